@@ -1,0 +1,203 @@
+//! Settings: each part owns its section; here they are put together, and what spans two sections is checked.
+//!
+//! A setting `NAME` is the flag `--name` too. All are checked before a port opens; what is wrong ends the process with
+//! one line that names it and exit code 2.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use secrecy::SecretString;
+
+/// A duration, given in seconds; fractions are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Seconds(pub Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|duration| *duration <= Duration::from_secs(10 * 365 * 86_400))
+            .map(Self)
+            .ok_or_else(|| "out of range".to_owned())
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_secs_f64().fmt(f)
+    }
+}
+
+/// A size, given in mebibytes; at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mebibytes(pub u64);
+
+impl Mebibytes {
+    /// Returns the size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0 << 20
+    }
+}
+
+impl FromStr for Mebibytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: u64 = text.parse().map_err(|_| "not a whole number of MiB".to_owned())?;
+        if (1..=1 << 24).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err("not in 1 to 16777216".to_owned())
+        }
+    }
+}
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Everything that `serve` and `dev` are told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeConfig {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub http: crate::http::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub intake: crate::intake::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub queue: crate::queue::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub flusher: crate::flusher::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub database: crate::db::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub status: crate::status::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub partitions: crate::partitions::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub shutdown: crate::shutdown::Config,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub later: NotYet,
+
+    /// This replica's name in the ledger and the logs; the host's name unless given.
+    #[arg(long, env = "INSTANCE", default_value_t = host_name(), hide_default_value = true)]
+    pub instance: String,
+
+    /// Creates or upgrades the tables before it serves.
+    #[arg(long)]
+    pub migrate: bool,
+
+    /// Sends in also the batches that lay in the journal for longer than `LEDGER_RETENTION_DAYS`.
+    ///
+    /// The ledger has forgotten batches of that age, so that events without a timestamp could be stored twice.
+    #[arg(long)]
+    pub replay_old: bool,
+}
+
+/// Settings that a later release obeys. Until then, setting one is an error: silence would pass for protection.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NotYet {
+    /// Not available yet.
+    #[arg(long, env = "API_KEYS_FILE", hide = true)]
+    pub api_keys_file: Option<String>,
+    /// Not available yet.
+    #[arg(long, env = "RATE_LIMIT_REQUESTS", hide = true)]
+    pub rate_limit_requests: Option<String>,
+    /// Not available yet.
+    #[arg(long, env = "RATE_LIMIT_WINDOW", hide = true)]
+    pub rate_limit_window: Option<String>,
+    /// Not available yet.
+    #[arg(long, env = "TRUSTED_PROXIES", hide = true)]
+    pub trusted_proxies: Option<String>,
+}
+
+/// A setting that is wrong, in one line that names it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingError(pub String);
+
+impl ServeConfig {
+    /// Checks what no single setting can tell.
+    ///
+    /// # Errors
+    /// The first setting that contradicts another, or that this release does not obey.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let later = [
+            ("API_KEYS_FILE", &self.later.api_keys_file),
+            ("RATE_LIMIT_REQUESTS", &self.later.rate_limit_requests),
+            ("RATE_LIMIT_WINDOW", &self.later.rate_limit_window),
+            ("TRUSTED_PROXIES", &self.later.trusted_proxies),
+        ];
+        if let Some((name, _)) = later
+            .iter()
+            .find(|(_, value)| value.as_ref().is_some_and(|text| !text.is_empty()))
+        {
+            return Err(SettingError(format!(
+                "{name} is set, but this release does not support it"
+            )));
+        }
+        let contradictions = [
+            (
+                self.database.db_pool_min_size > self.database.db_pool_max_size,
+                "DB_POOL_MIN_SIZE is larger than DB_POOL_MAX_SIZE",
+            ),
+            (
+                self.http.max_decompressed_mb < self.http.max_request_mb,
+                "MAX_DECOMPRESSED_MB is smaller than MAX_REQUEST_MB",
+            ),
+            (
+                self.http.request_memory_mb < self.http.max_request_mb,
+                "REQUEST_MEMORY_MB is smaller than MAX_REQUEST_MB",
+            ),
+            (
+                self.http.port == self.http.admin_port && self.http.port != 0,
+                "PORT and ADMIN_PORT are the same",
+            ),
+            (self.instance.is_empty(), "INSTANCE is empty"),
+        ];
+        match contradictions.iter().find(|(wrong, _)| *wrong) {
+            Some((_, line)) => Err(SettingError((*line).to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns a secret that was given as itself, or as the name of a file that holds it.
+///
+/// # Errors
+/// Both were given, or the file can't be read.
+pub fn secret(
+    name: &str,
+    value: Option<&SecretString>,
+    file: Option<&PathBuf>,
+) -> Result<Option<SecretString>, SettingError> {
+    match (value, file) {
+        (Some(_), Some(_)) => Err(SettingError(format!("{name} and {name}_FILE are both set"))),
+        (Some(value), None) => Ok(Some(value.clone())),
+        (None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))),
+            Err(error) => Err(SettingError(format!(
+                "{name}_FILE: can't read {}: {error}",
+                path.display()
+            ))),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "forebay".to_owned() } else { name }
+}

@@ -1,0 +1,110 @@
+//! From a body to an encoded batch: pure, no I/O.
+
+use crate::{
+    batch::{EncodedBatch, Priority},
+    event::EventError,
+    time::{Month, Timestamp},
+};
+
+/// What a body is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`: an envelope with `events`.
+    Json,
+    /// `application/x-ndjson`: an event a line.
+    Ndjson,
+    /// `application/cloudevents-batch+json`.
+    CloudEvents,
+}
+
+/// Which timestamps are taken.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// The earliest moment that is taken (`EVENT_MAX_AGE_DAYS` and the retention).
+    pub oldest: Timestamp,
+    /// The latest moment that is taken.
+    pub newest: Timestamp,
+    /// Months before this one were pruned: only those in `remade` are taken.
+    pub pruned_before: Option<Month>,
+    /// Pruned months whose leaf was made again by hand, ascending.
+    pub remade: Vec<Month>,
+}
+
+/// What is known of a batch besides its body.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The body's format.
+    pub format: Format,
+    /// The decompressed body.
+    pub body: &'a [u8],
+    /// Whose batch it is.
+    pub caller: &'a str,
+    /// `?batch_id=` and `Idempotency-Key`, where given; already checked to be batch ids.
+    pub batch_ids: &'a [String],
+    /// `?priority=`, where given. The envelope's own must not differ... the query wins.
+    pub priority: Option<Priority>,
+    /// `?atomic=true`: one bad event refuses the batch.
+    pub atomic: bool,
+    /// The moment of now: the batch's `accepted_at`.
+    pub accepted_at: Timestamp,
+    /// The request's W3C trace context, where a valid one came.
+    pub traceparent: Option<String>,
+    /// Which timestamps are taken.
+    pub window: &'a Window,
+    /// Events that one batch may hold.
+    pub max_events: u32,
+}
+
+/// A batch that can be stored, with what was wrong with some of its events.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The batch; it has at least one row.
+    pub batch: EncodedBatch,
+    /// One for each rejected event, in their order.
+    pub errors: Vec<EventError>,
+    /// Whether the caller chose the batch's id.
+    pub id_is_callers: bool,
+}
+
+/// Why a batch is refused whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not one JSON document in UTF-8: 400.
+    #[error("{detail}")]
+    MalformedJson {
+        /// What is wrong and where.
+        detail: String,
+    },
+    /// Header, query and body name different ids: 400.
+    #[error("{detail}")]
+    BatchIdMismatch {
+        /// Which ids.
+        detail: String,
+    },
+    /// More events than a batch may hold: 413.
+    #[error("the batch holds more than {limit} events")]
+    TooManyEvents {
+        /// How many it may hold.
+        limit: u32,
+    },
+    /// Right JSON of the wrong shape, or no event that can be stored: 422.
+    #[error("{detail}")]
+    InvalidBatch {
+        /// What is wrong.
+        detail: String,
+        /// Where in the body, when it is the envelope.
+        pointer: Option<String>,
+        /// The batch's id, where it was read.
+        batch_id: Option<String>,
+        /// One for each event, when it is the events; else empty.
+        errors: Vec<EventError>,
+    },
+}
+
+/// Reads a body, validates each event on its own and encodes those that are good.
+///
+/// # Errors
+/// [`Refusal`] when nothing of the batch can be stored.
+pub fn parse(_request: &Request<'_>) -> Result<Parsed, Refusal> {
+    todo!()
+}

@@ -1,0 +1,3 @@
+//! Where events are written.
+
+pub mod postgres;
