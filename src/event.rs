@@ -36,7 +36,7 @@ label! {
         TimestampTooOld = "timestamp_too_old",
         /// The timestamp lies further ahead than clocks differ.
         TimestampTooNew = "timestamp_too_new",
-        /// A CloudEvent of a kind that can't be stored.
+        /// A `CloudEvent` of a kind that can't be stored.
         UnsupportedEvent = "unsupported_event",
         /// The API key may not write for this service.
         ForbiddenService = "forbidden_service",

@@ -158,6 +158,16 @@ pub fn set_timestamp(row: &mut [u8], timestamp: Timestamp) {
     row[TIMESTAMP_AT..TIMESTAMP_AT + 8].copy_from_slice(&timestamp.to_postgres().to_be_bytes());
 }
 
+/// Replaces the priority of all the rows that stand one after the other in `rows`.
+pub fn set_priority(rows: &mut [u8], priority: u8) {
+    let mut rest = rows;
+    while let Some(length) = row_length(rest) {
+        let (row, following) = rest.split_at_mut(length);
+        row[PRIORITY_AT..PRIORITY_AT + 2].copy_from_slice(&i16::from(priority).to_be_bytes());
+        rest = following;
+    }
+}
+
 /// Returns the rows that stand one after the other in `bytes`.
 ///
 /// The bytes are ours: they were encoded by [`encode_row`] and their checksum was compared. What is not a whole row

@@ -1,4 +1,20 @@
 //! From a body to an encoded batch: pure, no I/O.
+//!
+//! Each event is read in one pass over its bytes and judged on its own; a good one becomes its row at once. Payload and
+//! metadata are kept byte for byte and are never built into a tree, but what PostgreSQL's `jsonb` would refuse must not
+//! get past here: it would cost a flush its COPY.
+
+mod cloudevents;
+mod collector;
+mod envelope;
+mod event;
+mod keys;
+pub mod limits;
+mod ndjson;
+mod rejection;
+mod scan;
+mod timestamp;
+mod window;
 
 use crate::{
     batch::{EncodedBatch, Priority},
@@ -105,6 +121,46 @@ pub enum Refusal {
 ///
 /// # Errors
 /// [`Refusal`] when nothing of the batch can be stored.
-pub fn parse(_request: &Request<'_>) -> Result<Parsed, Refusal> {
-    todo!()
+pub fn parse(request: &Request<'_>) -> Result<Parsed, Refusal> {
+    check_ids(request.batch_ids)?;
+    if request.body.starts_with("\u{feff}".as_bytes()) {
+        return Err(Refusal::MalformedJson {
+            detail: "the body starts with a byte-order mark".to_owned(),
+        });
+    }
+    match request.format {
+        Format::Json => envelope::parse(request),
+        Format::Ndjson => ndjson::parse(request),
+        Format::CloudEvents => cloudevents::parse(request),
+    }
 }
+
+/// Returns the one id that all of `ids` are.
+fn check_ids<'i>(ids: impl IntoIterator<Item = &'i String>) -> Result<Option<&'i str>, Refusal> {
+    let mut ids = ids.into_iter();
+    let Some(id) = ids.next() else {
+        return Ok(None);
+    };
+    match ids.find(|other| *other != id) {
+        None => Ok(Some(id)),
+        Some(other) => Err(Refusal::BatchIdMismatch {
+            detail: format!("the batch was given two ids, {id:?} and {other:?}"),
+        }),
+    }
+}
+
+fn utf8(body: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(body).map_err(|error| Refusal::MalformedJson {
+        detail: format!("byte {} of the body is not UTF-8", error.valid_up_to() + 1),
+    })
+}
+
+fn malformed(text: &str, why: scan::Malformed) -> Refusal {
+    let (line, column) = rejection::line_and_column(text, why.at);
+    Refusal::MalformedJson {
+        detail: format!("the body is not JSON at line {line}, column {column}: {}", why.what),
+    }
+}
+
+#[cfg(test)]
+mod tests;
