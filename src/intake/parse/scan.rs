@@ -141,6 +141,8 @@ impl<'a> Scanner<'a> {
     ///
     /// The caller keeps `first`, which is true at the first call. A key is as the caller wrote it, without escapes; half
     /// a surrogate pair in it makes it other than UTF-8.
+    // Inlined, here and below: a tenth of the time of an event, measured.
+    #[inline(always)]
     pub(super) fn next_member(&mut self, first: &mut bool) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
         if !self.step(first, b'}', "',' or '}' was expected")? {
             return Ok(None);
@@ -164,6 +166,7 @@ impl<'a> Scanner<'a> {
         self.step(first, b']', "',' or ']' was expected")
     }
 
+    #[inline(always)]
     fn step(&mut self, first: &mut bool, closing: u8, what: &'static str) -> Result<bool, Malformed> {
         let byte = self.peek();
         if std::mem::take(first) && byte != Some(closing) {
@@ -182,6 +185,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads the value that stands here. `above` says in how many levels, of those that count, it lies.
+    #[inline(always)]
     pub(super) fn value(&mut self, above: usize) -> Result<Value<'a>, Malformed> {
         self.fault = None;
         let first = self.peek();

@@ -75,7 +75,7 @@ fn event(format: Format, id: &str) -> String {
     )
 }
 
-/// What `format` calls event_id, service_name, event_type, payload, timestamp; and where its events stand.
+/// What `format` calls the fields, in the order of an event of JSON; and where its events stand.
 fn names(format: Format) -> [&'static str; 6] {
     match format {
         Format::Json => [

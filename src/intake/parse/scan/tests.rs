@@ -35,7 +35,7 @@ fn fault(text: &str) -> Option<Fault> {
     read(text).unwrap().fault
 }
 
-/// serde_json's verdict. What it ignores it reads without recursion and without a look at surrogates, as the scanner.
+/// The verdict of `serde_json`. What it ignores it reads without recursion and without a look at surrogates, as the scanner.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }

@@ -151,7 +151,7 @@ proptest! {
                 prop_assert_eq!(columns(&parsed).len(), head.accepted as usize);
                 prop_assert_eq!(head.rejected.len(), parsed.errors.len());
                 prop_assert_eq!(head.received as usize, columns(&parsed).len() + parsed.errors.len());
-                prop_assert!(head.accepted > 0 && !(atomic && !parsed.errors.is_empty()));
+                prop_assert!(head.accepted > 0 && (!atomic || parsed.errors.is_empty()));
             }
             Err(Refusal::InvalidBatch { errors, .. }) if !errors.is_empty() => {
                 prop_assert!(errors.iter().enumerate().all(|(index, error)| error.index as usize == index));
