@@ -57,7 +57,7 @@ pub struct Request<'a> {
     pub caller: &'a str,
     /// `?batch_id=` and `Idempotency-Key`, where given; already checked to be batch ids.
     pub batch_ids: &'a [String],
-    /// `?priority=`, where given. The envelope's own must not differ... the query wins.
+    /// `?priority=`, where given. By it the queue was asked for room, so the envelope must not name another.
     pub priority: Option<Priority>,
     /// `?atomic=true`: one bad event refuses the batch.
     pub atomic: bool,

@@ -6,7 +6,7 @@ pub const EVENT_ID_BYTES: usize = 256;
 pub const NAME_BYTES: usize = 128;
 /// Objects and lists that may lie in each other in a payload or a metadata, itself included.
 pub const LEVELS: usize = 64;
-/// Digits of a number before its exponent.
+/// Digits of a number, its exponent apart.
 pub const NUMBER_DIGITS: usize = 1000;
 /// How far a decimal exponent may lie from 0. `1e131071` is legal in PostgreSQL: 27 bytes stored, 131,079 characters
 /// when it is read.

@@ -232,6 +232,7 @@ fn what_cannot_be_stored_is_found_wherever_it_stands() {
         ("[1e1001]", Fault::NumberOutOfRange),
         ("[-1E-1001]", Fault::NumberOutOfRange),
         ("1e99999999999999999999", Fault::NumberOutOfRange),
+        (&format!("1e{}1", "0".repeat(1000)), Fault::NumberOutOfRange),
         (&"9".repeat(1001), Fault::NumberOutOfRange),
         (&format!("0.{}", "0".repeat(1000)), Fault::NumberOutOfRange),
         (
@@ -241,6 +242,20 @@ fn what_cannot_be_stored_is_found_wherever_it_stands() {
         (r#"["\ud800","\u0000",1e9999]"#, Fault::LoneSurrogate),
     ] {
         assert_eq!(fault(text), Some(expected), "{text}");
+    }
+}
+
+#[test]
+fn every_byte_is_judged_alike_wherever_it_stands_in_a_string() {
+    for byte in 0..0x80_u8 {
+        for before in 0..17 {
+            for after in [0, 20] {
+                let inside = format!("{}{}{}", "é".repeat(before), char::from(byte), "x".repeat(after));
+                let (value, document) = (format!("\"{inside}\""), format!("{{\"{inside}\":0}}"));
+                assert_eq!(read(&value).is_ok(), is_json(&value), "{value:?}");
+                assert_eq!(read(&document).is_ok(), is_json(&document), "{document:?}");
+            }
+        }
     }
 }
 

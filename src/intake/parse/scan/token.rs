@@ -211,7 +211,7 @@ fn exponent(bytes: &[u8], at: usize, fault: &mut Option<Fault>) -> Result<usize,
     let exponent = bytes[start..end].iter().fold(0_u32, |exponent, digit| {
         exponent.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
     });
-    if exponent > limits::NUMBER_EXPONENT {
+    if exponent > limits::NUMBER_EXPONENT || end - start > limits::NUMBER_DIGITS {
         fault.get_or_insert(Fault::NumberOutOfRange);
     }
     Ok(end)

@@ -238,6 +238,27 @@ fn details_name_the_limit_and_quote_no_more_than_a_little() {
 }
 
 #[test]
+fn window_includes_both_of_its_ends() {
+    for format in FORMATS {
+        for end in ["2010-01-01T00:00:00Z", "2030-01-01T00:00:00Z"] {
+            let text = event(format, "e").replace("2024-05-05T00:00:00Z", end);
+            let parsed = given(format).parse(body(format, &[&text])).unwrap();
+            assert_eq!(only_row(&parsed).timestamp, moment(end));
+        }
+    }
+}
+
+#[test]
+fn event_without_a_timestamp_happened_now_whatever_the_window() {
+    for format in FORMATS {
+        let mut given = given(format);
+        given.window.newest = moment("2012-01-01T00:00:00Z");
+        let now = with(format, "unknown", Some("1"));
+        assert_eq!(only_row(&given.parse(body(format, &[&now])).unwrap()).timestamp, NOW);
+    }
+}
+
+#[test]
 fn pruned_month_is_refused_unless_its_leaf_was_made_again() {
     for format in FORMATS {
         let timestamp = names(format)[4];
