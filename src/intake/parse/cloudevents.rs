@@ -23,6 +23,17 @@ const NAMES: Names = Names {
     timestamp: "time",
 };
 
+/// The keys that have a meaning here.
+const KEYS: [&[u8]; 7] = [
+    b"id",
+    b"source",
+    b"type",
+    b"time",
+    b"data",
+    b"data_base64",
+    b"specversion",
+];
+
 /// Reads the body as a list of CloudEvents.
 pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, Refusal> {
     let batch_id = check_ids(request.batch_ids)?.map(str::to_owned);
@@ -73,7 +84,8 @@ fn read<'m, 'a: 'm>(
     let mut first = true;
     while let Some(key) = scan.next_member(&mut first)? {
         let key_fault = scan.take_fault();
-        if !keys.add(key.clone()) {
+        let matters = KEYS.contains(&&*key);
+        if !keys.add(key.clone(), matters) {
             doubled.get_or_insert_with(|| Rejection::doubled(&key));
         }
         if *key == *b"data" {

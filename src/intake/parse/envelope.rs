@@ -65,7 +65,7 @@ impl<'a> Envelope<'a> {
             scan.enter();
             let mut first = true;
             while let Some(key) = scan.next_member(&mut first).map_err(refuse)? {
-                if keys.add(key.clone()) {
+                if keys.add(key.clone(), matches!(&*key, b"events" | b"batch_id" | b"priority")) {
                     self.read_member(&key, &mut scan, collector, text)?;
                 } else {
                     scan.value(0).map_err(refuse)?;

@@ -97,7 +97,7 @@ impl<'a> Fields<'a> {
                 }
                 _ => {
                     scan.value(0)?;
-                    if !unknown.add(key.clone()) {
+                    if !unknown.add(key.clone(), false) {
                         fields.flaw.get_or_insert_with(|| Rejection::doubled(&key));
                     }
                     continue;
@@ -241,7 +241,7 @@ fn within<'f>(text: &'f str, name: std::fmt::Arguments<'_>, limit: usize) -> Res
     if text.len() <= limit {
         return Ok(text);
     }
-    let says = format!("has {} bytes, more than the {limit} that it may have", text.len());
+    let says = format!("is longer than its limit of {limit} bytes");
     Err(Rejection::of_field(
         RejectReason::FieldTooLong,
         &name.to_string(),

@@ -13,6 +13,10 @@ use super::limits;
 use levels::Levels;
 pub(super) use token::unescape;
 
+/// A text with escapes that is longer keeps them: it is too long for any use, with them or without, and without them it
+/// would take as much memory again.
+const RESOLVED_BYTES: usize = 65_536;
+
 /// Why a text is not JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed {
@@ -73,7 +77,7 @@ impl Value<'_> {
             return None;
         }
         let quoted = &self.raw[1..self.raw.len() - 1];
-        if !escaped {
+        if !escaped || quoted.len() > RESOLVED_BYTES {
             return Some(quoted);
         }
         scratch.clear();
@@ -152,7 +156,7 @@ impl<'a> Scanner<'a> {
         let (end, escaped) = token::key(self.text.as_bytes(), start, &mut self.fault)?;
         let key = &self.text[start + 1..end - 1];
         self.at = token::colon(self.text.as_bytes(), end)?;
-        if !escaped {
+        if !escaped || key.len() > RESOLVED_BYTES {
             return Ok(Some(Cow::Borrowed(key.as_bytes())));
         }
         let mut unescaped = Vec::with_capacity(key.len());
