@@ -64,7 +64,7 @@ pub struct Options {
     pub on_failed: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Why a journal can't be opened. Nothing was changed.
+/// Why a journal can't be opened. What it holds was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process owns the folder.
