@@ -12,11 +12,14 @@ fn faults(bench: &Bench) -> &disk::faults::Faults {
 fn short_write_leaves_nothing_behind() {
     let dir = folder();
     let (bench, _, _) = Bench::open(dir.path(), SMALL);
-    bench.append(b"good", &[1; 500]).unwrap();
+    let good = bench.append(b"good", &[1; 500]).unwrap();
+    let end = good.offset() + record_bytes(4, 500);
     faults(&bench).short_writes.store(1, SeqCst);
     let group = bench.append_all(&[(b"bad", &[2; 500])]);
     assert_eq!(group, [Err(AppendError::NotWritable)]);
     assert!(bench.is_writable(), "a new segment works");
+    let file = segment_file(dir.path(), good);
+    assert_eq!(fs::metadata(file).unwrap().len(), end, "its bytes are cut off");
     bench.append(b"next", &[3; 500]).unwrap();
     let killed = snapshot(dir.path());
     let (_, told, report) = Bench::open(killed.path(), SMALL);
