@@ -335,9 +335,9 @@ async fn read_only_redis_is_told_and_left() {
     let replica = Replica::start(&server);
     replica.until_up().await;
     let () = server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    replica.until_refused("READONLY").await;
     let (key, known) = accepted("orders-6");
     replica.redis.note(&key, known.clone());
+    replica.until_refused("READONLY").await;
     let () = server.command(&["REPLICAOF", "NO", "ONE"]).await;
     replica.until_up().await;
     replica.finds(&key, BatchStatus::Accepted).await;
@@ -350,9 +350,9 @@ async fn full_redis_is_told_and_left() {
     let replica = Replica::start(&server);
     replica.until_up().await;
     let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    replica.until_refused("OOM").await;
     let (key, known) = accepted("orders-7");
     replica.redis.note(&key, completed(&known));
+    replica.until_refused("OOM").await;
     let () = server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     replica.until_up().await;
     replica.finds(&key, BatchStatus::Completed).await;
