@@ -123,7 +123,7 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => {
                     // What a drain settled last. Whoever asks for the rest is told by the ledger.
-                    let _ = timeout(ANSWER_LIMIT, async { while self.write_some(&mut connection).await? {} Ok::<_, Trouble>(()) }).await;
+                    let _ = timeout(ANSWER_LIMIT, self.write_all(&mut connection)).await;
                     return Ok(());
                 }
                 () = sleep_until(next_beat) => {
@@ -145,6 +145,11 @@ impl Keeper {
         timeout(ANSWER_LIMIT, set.exec_async(connection))
             .await
             .map_err(|_| Trouble::TooSlow)??;
+        Ok(())
+    }
+
+    async fn write_all(&self, connection: &mut MultiplexedConnection) -> Result<(), Trouble> {
+        while self.write_some(connection).await? {}
         Ok(())
     }
 
