@@ -37,3 +37,4 @@ pub mod db;
 pub mod health;
 pub mod metrics;
 pub mod shutdown;
+pub mod telemetry;
