@@ -1,7 +1,7 @@
 //! The log: what is said, in which form, and how often.
 //!
-//! Lines go to stderr, so that what a command prints stays clean on stdout. A message can be read alone; fields are for
-//! search. No payload, no secret and no text of a caller may become one.
+//! Lines go to stderr, so that what a command prints stays clean on stdout. Whoever logs must give no payload, no secret
+//! and no text of a caller.
 
 mod json;
 
