@@ -1,8 +1,49 @@
 //! The ingest API and the admin port.
+//!
+//! Handlers decide nothing about events: they read a request within its limits, hand it to the
+//! [`Intake`], and turn what comes of it into an answer. [`server`] owns the connections.
 
-use std::net::IpAddr;
+pub mod error;
+pub mod metrics;
+pub mod openapi;
+pub mod prefer;
+pub mod problem;
+pub mod receipt;
+pub mod server;
 
-use crate::config::{Mebibytes, Seconds};
+mod admin;
+mod body;
+mod decompress;
+mod docs;
+mod head;
+mod health;
+mod ingest;
+mod layers;
+mod media;
+mod memory;
+mod status;
+mod stream;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{Router, routing::get, routing::post};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    openapi::openapi_json,
+    server::{Listeners, Parts, Server},
+};
+use crate::{
+    batch::BatchKey,
+    config::{Mebibytes, Seconds},
+    health::Health,
+    intake::Intake,
+    metrics::Metrics,
+    status::StatusBoard,
+};
 
 /// Settings of the HTTP servers.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,7 +80,90 @@ pub struct Config {
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
-    /// Origins that browsers may call from, separated by commas.
-    #[arg(long, env = "CORS_ALLOWED_ORIGINS", value_delimiter = ',')]
+    /// Origins that browsers may call from, separated by commas; `*` is any.
+    #[arg(long, env = "CORS_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_allowed_origins: Vec<String>,
+}
+
+impl Config {
+    fn limits(&self) -> body::Limits {
+        body::Limits {
+            request: self.max_request_mb.bytes(),
+            // What does not fit in the memory for bodies can't be made either.
+            decompressed: self.max_decompressed_mb.min(self.request_memory_mb).bytes(),
+            timeout: self.body_timeout_seconds.0,
+        }
+    }
+}
+
+/// Reads an origin: `https://shop.example`, `http://localhost:3000`, `*`. Empty is none.
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text == "*" {
+        return Ok(text.to_owned());
+    }
+    // A browser sends no path and no slash; what is not written just so would never match.
+    let is_origin = |url: url::Url| url.origin().ascii_serialization() == text;
+    match url::Url::parse(text) {
+        Ok(url) if is_origin(url.clone()) => Ok(text.to_owned()),
+        _ => Err("not an origin such as https://shop.example".to_owned()),
+    }
+}
+
+/// What the handlers of the ingest port work with.
+#[derive(Debug)]
+struct Api {
+    intake: Arc<Intake>,
+    status: Arc<StatusBoard>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    limits: body::Limits,
+    memory: memory::Budget,
+    /// Canceled when no more batches are taken.
+    stop_accepting: CancellationToken,
+    /// Canceled when nobody may wait for a batch to become final any more.
+    end_waits: CancellationToken,
+}
+
+/// Who sends, on an open server.
+const CALLER: &str = "";
+
+impl Api {
+    fn key(&self, batch_id: &str) -> BatchKey {
+        BatchKey {
+            caller: CALLER.to_owned(),
+            batch_id: batch_id.to_owned(),
+        }
+    }
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+struct Peer(SocketAddr);
+
+impl Peer {
+    /// Returns what admission counts the request under.
+    fn admission_key(&self) -> String {
+        self.0.ip().to_canonical().to_string()
+    }
+}
+
+/// Returns the ingest port's routes.
+fn routes(api: Api) -> Router {
+    Router::new()
+        .route("/v1/ingest/batch", post(ingest::ingest))
+        .route("/v1/batch/{batch_id}/status", get(status::status))
+        .route("/v1/health", get(health::health))
+        .route("/v1/metrics", get(health::metrics))
+        .route("/metrics", get(health::metrics))
+        .with_state(Arc::new(api))
+        .merge(documentation())
+}
+
+fn documentation() -> Router {
+    Router::new()
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::index))
+        .route("/docs/", get(docs::index))
+        .route("/docs/{*file}", get(docs::file))
 }
