@@ -211,14 +211,18 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn body_that_stalls_is_timed_out() {
         let budget = Budget::new(Mebibytes(1));
         let mut body = Body::from_stream(futures_util::stream::pending::<
             std::result::Result<Bytes, std::io::Error>,
         >());
         let permit = permit(&budget, Coding::Identity, None).unwrap();
-        let mut problem = read(&mut body, Coding::Identity, &limits(), permit).await.unwrap_err();
+        let short = Limits {
+            timeout: Duration::from_millis(20),
+            ..limits()
+        };
+        let mut problem = read(&mut body, Coding::Identity, &short, permit).await.unwrap_err();
         assert!(problem.code == Code::BodyTimeout && problem.close);
         problem.close = false;
         let_go(body, false, &mut problem).await;
@@ -228,9 +232,9 @@ mod tests {
     #[tokio::test]
     async fn rest_of_a_refused_body_is_discarded_within_bounds() {
         let mut problem = Problem::new(Code::QueueFull, "");
-        let_go(chunked(&[&[0; 9000]; 50]), false, &mut problem).await;
+        let_go(chunked(&[&[0; 9000][..]; 50]), false, &mut problem).await;
         assert!(!problem.close, "it came to its end");
-        let_go(chunked(&[&[0; 9000]; 500]), false, &mut problem).await;
+        let_go(chunked(&[&[0; 9000][..]; 500]), false, &mut problem).await;
         assert!(problem.close, "there is too much of it");
     }
 

@@ -138,9 +138,29 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn receipt_is_202_until_the_batch_is_final() {
-        insta::assert_snapshot!(answer(BatchStatus::Accepted, "respond-async, wait=5").await, @"");
-        insta::assert_snapshot!(answer(BatchStatus::Processing, "wait=5").await, @"");
-        insta::assert_snapshot!(answer(BatchStatus::Completed, "respond-async, wait=99").await, @"");
-        insta::assert_snapshot!(answer(BatchStatus::Failed, "").await, @"");
+        insta::assert_snapshot!(answer(BatchStatus::Accepted, "respond-async, wait=5").await, @r#"
+        202
+        location: Some("/v1/batch/a%3Ab%40c~d/status")
+        preference-applied: Some("respond-async")
+        {"batch_id":"a:b@c~d","status":"accepted","received":3,"accepted":2,"rejected":1,"errors":[{"index":1,"code":"not_an_object","detail":"not an object","pointer":"/events/1"}],"status_url":"/v1/batch/a%3Ab%40c~d/status"}
+        "#);
+        insta::assert_snapshot!(answer(BatchStatus::Processing, "wait=5").await, @r#"
+        202
+        location: Some("/v1/batch/a%3Ab%40c~d/status")
+        preference-applied: None
+        {"batch_id":"a:b@c~d","status":"processing","received":3,"accepted":2,"rejected":1,"errors":[{"index":1,"code":"not_an_object","detail":"not an object","pointer":"/events/1"}],"status_url":"/v1/batch/a%3Ab%40c~d/status"}
+        "#);
+        insta::assert_snapshot!(answer(BatchStatus::Completed, "respond-async, wait=99").await, @r#"
+        200
+        location: Some("/v1/batch/a%3Ab%40c~d/status")
+        preference-applied: Some("wait=50")
+        {"batch_id":"a:b@c~d","status":"completed","received":3,"accepted":2,"rejected":1,"committed":2,"duplicates":0,"quarantined":0,"errors":[{"index":1,"code":"not_an_object","detail":"not an object","pointer":"/events/1"}],"status_url":"/v1/batch/a%3Ab%40c~d/status"}
+        "#);
+        insta::assert_snapshot!(answer(BatchStatus::Failed, "").await, @r#"
+        200
+        location: Some("/v1/batch/a%3Ab%40c~d/status")
+        preference-applied: None
+        {"batch_id":"a:b@c~d","status":"failed","received":3,"accepted":2,"rejected":1,"committed":2,"duplicates":0,"quarantined":0,"errors":[{"index":1,"code":"not_an_object","detail":"not an object","pointer":"/events/1"}],"status_url":"/v1/batch/a%3Ab%40c~d/status"}
+        "#);
     }
 }

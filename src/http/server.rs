@@ -5,10 +5,18 @@
 //! the answers that are held for a commit; [`Server::drained`] resolves when the last connection is closed. The admin
 //! port answers until all tasks are told to stop, and so does a connection that is still open then.
 
-use std::{io, net::IpAddr, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::{Router, extract::Request};
+use axum::{Router, body::Body};
 use futures_util::FutureExt;
+use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -285,18 +293,21 @@ impl Port {
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let in_hand = traffic.begin();
             let traffic = Arc::clone(&traffic);
-            let mut request = request.map(axum::body::Body::new);
+            let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
-            let answer = answer(self.router.clone(), request);
+            let mut router = self.router.clone();
             async move {
-                let response = answer.await;
-                if let Ok(response) = &response
-                    && response.extensions().get::<Unread>().is_some()
-                {
+                let response = router.call(request).await?;
+                if response.extensions().get::<Unread>().is_some() {
                     traffic.leave_unread();
                 }
-                drop(in_hand);
-                response
+                // The request is in hand until its answer is written.
+                Ok::<_, Infallible>(response.map(|body| {
+                    body.map_frame(move |frame| {
+                        let _held = &in_hand;
+                        frame
+                    })
+                }))
             }
         });
         let io = TokioIo::new(Stream::new(tcp, Arc::clone(&traffic), self.patience));
@@ -312,10 +323,6 @@ impl Port {
             tracing::debug!(%error, "connection ended early");
         }
     }
-}
-
-async fn answer(mut router: Router, request: Request) -> Result<axum::response::Response, std::convert::Infallible> {
-    router.call(request).await
 }
 
 /// Resolves when a connection must come to its end: after the port was stopped, and time for one more request.

@@ -11,13 +11,14 @@ use std::{
         Arc,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Release},
+            Ordering::{AcqRel, Acquire, Release},
         },
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -51,6 +52,8 @@ impl Patience {
 /// What the requests of a connection tell its socket.
 #[derive(Debug, Default)]
 pub struct Traffic {
+    /// Wakes the socket's reader, whose time-out starts when the last request ends.
+    reader: AtomicWaker,
     begun: AtomicU64,
     in_hand: AtomicUsize,
     unread: AtomicBool,
@@ -58,7 +61,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Says that a request's head was read; the answer is ready when the guard is dropped.
+    /// Says that a request's head was read; its answer is written when the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> InHand {
         self.in_hand.fetch_add(1, Release);
         self.begun.fetch_add(1, Release);
@@ -77,13 +80,15 @@ impl Traffic {
     }
 }
 
-/// A request whose answer is not ready.
+/// A request whose answer is not written.
 #[derive(Debug)]
 pub struct InHand(Arc<Traffic>);
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Release);
+        if self.0.in_hand.fetch_sub(1, AcqRel) == 1 {
+            self.0.reader.wake();
+        }
     }
 }
 
@@ -188,6 +193,8 @@ impl AsyncRead for Stream {
                 Poll::Ready(read)
             }
             Poll::Pending => {
+                // Before the look, so that what ends after it wakes us.
+                this.traffic.reader.register(cx.waker());
                 this.look();
                 if this.expected != Expected::Nothing && this.reading.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
