@@ -167,3 +167,30 @@ fn documentation() -> Router {
         .route("/docs/", get(docs::index))
         .route("/docs/{*file}", get(docs::file))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_what_browsers_send() {
+        for good in [
+            "https://shop.example",
+            "http://localhost:3000",
+            "http://[::1]:8080",
+            "*",
+            "",
+        ] {
+            assert_eq!(origin(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "shop.example",
+            "https://shop.example/",
+            "https://shop.example:443",
+            "https://a b",
+            "null",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -113,6 +113,8 @@ pub struct Stream {
     /// How many requests had begun when it was last looked at.
     begun: u64,
     fresh: bool,
+    /// When what is expected must have come.
+    deadline: Instant,
     reading: Pin<Box<Sleep>>,
     /// Runs while the peer makes no room.
     writing: Option<Pin<Box<Sleep>>>,
@@ -123,6 +125,7 @@ pub struct Stream {
 impl Stream {
     /// Puts time-outs round a socket.
     pub fn new(tcp: TcpStream, traffic: Arc<Traffic>, patience: Patience) -> Self {
+        let deadline = Instant::now() + patience.head;
         Self {
             tcp,
             traffic,
@@ -130,7 +133,8 @@ impl Stream {
             expected: Expected::Head,
             begun: 0,
             fresh: true,
-            reading: Box::pin(sleep_until(Instant::now() + patience.head)),
+            deadline,
+            reading: Box::pin(sleep_until(deadline)),
             writing: None,
             lingering: None,
         }
@@ -155,7 +159,16 @@ impl Stream {
             self.patience.idle
         };
         self.expected = expected;
-        self.reading.as_mut().reset(Instant::now() + time);
+        self.deadline = Instant::now() + time;
+    }
+
+    /// Returns whether the peer took too long. The timer is set only here, when there is nothing to read: a request that
+    /// comes in one piece never pays for the deadline of its head.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.reading.deadline() != self.deadline {
+            self.reading.as_mut().reset(self.deadline);
+        }
+        self.reading.as_mut().poll(cx).is_ready()
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
@@ -196,7 +209,7 @@ impl AsyncRead for Stream {
                 // Before the look, so that what ends after it wakes us.
                 this.traffic.reader.register(cx.waker());
                 this.look();
-                if this.expected != Expected::Nothing && this.reading.as_mut().poll(cx).is_ready() {
+                if this.expected != Expected::Nothing && this.is_late(cx) {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 Poll::Pending

@@ -22,7 +22,9 @@ fn decode(coding: Coding, limit: u64, piece: usize, stream: &[u8]) -> Result<Vec
     Ok(decoder.finish()?.into_parts().0.to_vec())
 }
 
-const CODINGS: [(Coding, fn(&[u8]) -> Vec<u8>); 2] = [(Coding::Gzip, gzip), (Coding::Zstd, zstd)];
+type Encode = fn(&[u8]) -> Vec<u8>;
+
+const CODINGS: [(Coding, Encode); 2] = [(Coding::Gzip, gzip), (Coding::Zstd, zstd)];
 
 proptest! {
     #[test]
