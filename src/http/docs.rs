@@ -18,8 +18,9 @@ use super::{
     problem::{Problem, Result},
 };
 
-/// Where the pages find the description.
-static PAGES: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
+/// Where the pages find the description. Unless told not to, they show a badge that a server elsewhere draws.
+static PAGES: LazyLock<Arc<Config<'static>>> =
+    LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none")));
 
 /// Shows the API in a browser.
 #[utoipa::path(

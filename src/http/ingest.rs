@@ -67,11 +67,23 @@ impl AsRef<[u8]> for PermittedBody {
         ("traceparent" = Option<String>, Header, description = "W3C trace context; kept with the batch."),
     ),
     request_body(
-        description = "At most 16 MiB, 64 MiB decompressed and 10,000 events, unless the server is set otherwise.",
+        description = "At most 16 MiB, 64 MiB decompressed and 10,000 events, unless the server is set otherwise. NDJSON is an event a line; schema and example are a line's.",
         content(
-            (IngestBatch = "application/json"),
-            (IngestEvent = "application/x-ndjson", example = "{\"event_id\":\"evt_123\",\"service_name\":\"checkout\",\"event_type\":\"order_placed\",\"payload\":{}}\n"),
-            (CloudEventBatch = "application/cloudevents-batch+json"),
+            (IngestBatch = "application/json", example = json!({
+                "batch_id": "orders-17",
+                "events": [{
+                    "event_id": "evt_123", "service_name": "checkout", "event_type": "order_placed",
+                    "timestamp": "2026-01-05T10:00:00Z", "payload": {"order": 4711}, "user_id": "u-9",
+                }],
+            })),
+            (IngestEvent = "application/x-ndjson", example = json!({
+                "event_id": "evt_123", "service_name": "checkout", "event_type": "order_placed",
+                "timestamp": "2026-01-05T10:00:00Z", "payload": {"order": 4711},
+            })),
+            (CloudEventBatch = "application/cloudevents-batch+json", example = json!([{
+                "specversion": "1.0", "id": "evt_123", "source": "checkout", "type": "order_placed",
+                "time": "2026-01-05T10:00:00Z", "data": {"order": 4711},
+            }])),
         ),
     ),
     responses(
