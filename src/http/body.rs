@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::{
+    body::{Body, HttpBody},
+    http::Version,
+};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,9 +24,11 @@ const FIRST_PERMIT: u64 = 64 << 10;
 const PIECE_BYTES: usize = 8 << 10;
 /// Bytes that are made before other requests get their turn.
 const TURN_BYTES: usize = 1 << 20;
-/// How much of a refused body is read for the sake of the connection, and for how long.
-const DISCARD_BYTES: u64 = 1 << 20;
-const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// How much of a refused body is read before the answer, and for how long, so that the connection can be kept.
+const DISCARD: (u64, Duration) = (1 << 20, Duration::from_secs(1));
+/// The same on HTTP/2, where nothing can be read after the answer, and some callers lose an answer that comes together
+/// with the end of their stream.
+const DISCARD_H2: (u64, Duration) = (u64::MAX, Duration::from_secs(5));
 
 /// What a body may take.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +96,8 @@ async fn read_all(body: &mut Body, coding: Coding, limits: &Limits, permit: Perm
     let mut decoder = Decoder::new(coding, Output::new(limits.decompressed, permit));
     let mut received = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Code::MalformedJson, "the body was cut short"))?;
+        let frame =
+            frame.map_err(|_| Problem::new(Code::MalformedJson, "the body was cut short, or its framing is broken"))?;
         let Ok(data) = frame.into_data() else { continue };
         let is_first = received == 0;
         received += data.len() as u64;
@@ -123,18 +129,19 @@ async fn read_all(body: &mut Body, coding: Coding, limits: &Limits, permit: Perm
 /// connection is closed after the answer, with patience.
 ///
 /// `awaits_continue`: the caller sends the body only when told to, and nobody has told it to.
-pub async fn let_go(mut body: Body, awaits_continue: bool, problem: &mut Problem) {
+pub async fn let_go(mut body: Body, version: Version, awaits_continue: bool, problem: &mut Problem) {
     if body.is_end_stream() || problem.close {
         return;
     }
-    problem.close = awaits_continue || !discard(&mut body).await;
+    let bounds = if version < Version::HTTP_2 { DISCARD } else { DISCARD_H2 };
+    problem.close = awaits_continue || !discard(&mut body, bounds).await;
 }
 
 /// Returns whether the body came to its end.
-async fn discard(body: &mut Body) -> bool {
-    let deadline = Instant::now() + DISCARD_TIME;
+async fn discard(body: &mut Body, (bytes, time): (u64, Duration)) -> bool {
+    let deadline = Instant::now() + time;
     let mut discarded = 0;
-    while discarded <= DISCARD_BYTES {
+    while discarded <= bytes {
         match timeout_at(deadline, body.frame()).await {
             Ok(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, |data| data.len() as u64),
             Ok(None) => return true,
@@ -225,16 +232,16 @@ mod tests {
         let mut problem = read(&mut body, Coding::Identity, &short, permit).await.unwrap_err();
         assert!(problem.code == Code::BodyTimeout && problem.close);
         problem.close = false;
-        let_go(body, false, &mut problem).await;
+        let_go(body, Version::HTTP_11, false, &mut problem).await;
         assert!(problem.close, "what does not come to its end ends the connection");
     }
 
     #[tokio::test]
     async fn rest_of_a_refused_body_is_discarded_within_bounds() {
         let mut problem = Problem::new(Code::QueueFull, "");
-        let_go(chunked(&[&[0; 9000][..]; 50]), false, &mut problem).await;
+        let_go(chunked(&[&[0; 9000][..]; 50]), Version::HTTP_11, false, &mut problem).await;
         assert!(!problem.close, "it came to its end");
-        let_go(chunked(&[&[0; 9000][..]; 500]), false, &mut problem).await;
+        let_go(chunked(&[&[0; 9000][..]; 500]), Version::HTTP_11, false, &mut problem).await;
         assert!(problem.close, "there is too much of it");
     }
 

@@ -143,7 +143,7 @@ async fn receive(api: &Api, parts: &Parts, mut body: Body) -> Result<Taken> {
             Ok(taken?)
         }
         Err(mut problem) => {
-            body::let_go(body, awaits_continue, &mut problem).await;
+            body::let_go(body, parts.version, awaits_continue, &mut problem).await;
             Err(problem)
         }
     }

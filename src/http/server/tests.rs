@@ -111,7 +111,7 @@ async fn read(State(budget): State<Budget>, request: Request) -> Result<String> 
     match read.await {
         Ok((bytes, _)) => Ok(bytes.len().to_string()),
         Err(mut problem) => {
-            body::let_go(body, awaits_continue, &mut problem).await;
+            body::let_go(body, parts.version, awaits_continue, &mut problem).await;
             Err(problem)
         }
     }
