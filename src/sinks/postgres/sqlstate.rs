@@ -1,6 +1,9 @@
 //! What to do about each error of PostgreSQL: one pure function.
 
-use crate::metrics::{Label, label};
+use crate::{
+    metrics::{Label, label},
+    row,
+};
 
 label! {
     /// What kind of trouble an error is.
@@ -122,6 +125,134 @@ impl Label for ErrorOutcome {
     }
 }
 
+/// The statement that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Opening a connection.
+    Connect,
+    /// BEGIN, and what comes before it.
+    Begin,
+    /// Reading or writing the ledger.
+    Ledger,
+    /// COPY straight to a leaf.
+    CopyLeaf,
+    /// COPY to the temporary table, or making it.
+    Stage,
+    /// Moving rows from the temporary table to a leaf.
+    InsertLeaf,
+    /// Looking whether the leaves are sound.
+    LeafCheck,
+    /// Writing quarantined events.
+    Quarantine,
+    /// COMMIT: whatever is lost from here on, it may have happened.
+    Commit,
+    /// Making a month's leaf.
+    MakeLeaf,
+}
+
+/// What is known of an error. Never its text: that is translated, and holds the caller's data.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorFacts<'a> {
+    /// The SQLSTATE; none when the connection was lost or never there.
+    pub sqlstate: Option<&'a str>,
+    /// The statement that failed.
+    pub step: Step,
+    /// Our own deadline ran out.
+    pub own_deadline: bool,
+    /// The server was reached and said that it takes no writes.
+    pub read_only_server: bool,
+    /// The table that the error names.
+    pub table: Option<&'a str>,
+    /// The constraint or index that the error names.
+    pub constraint: Option<&'a str>,
+    /// The column that the error names.
+    pub column: Option<&'a str>,
+    /// The error's context tells which row of a COPY it was.
+    pub row_in_context: bool,
+    /// The leaf was looked at after the error and is not, or not wholly, a part of the table.
+    pub leaf_in_doubt: bool,
+    /// How often this SQLSTATE came in a row, over all lanes and without a commit between; 1 at the first.
+    pub in_a_row: u32,
+    /// Rows of another batch were refused as wrongly encoded before.
+    pub second_batch: bool,
+}
+
+/// At the third time a lost session is no accident but a pooler.
+const SESSIONS_LOST: u32 = 3;
+/// An unknown error that came this often will come again.
+const UNKNOWN_OFTEN: u32 = 5;
+
+/// Decides what to do about an error.
+pub fn decide(facts: &ErrorFacts<'_>) -> ErrorOutcome {
+    use Action::{AskLedger, Deduplicate, EvictPool, Hold, Isolate, MakePartition, Reconnect, Retry};
+    use ErrorClass as Class;
+    let outcome = |class, action| ErrorOutcome { class, action };
+    let commit_sent = facts.step == Step::Commit;
+    let on_rows = matches!(facts.step, Step::CopyLeaf | Step::Stage | Step::InsertLeaf);
+    let on_leaf = matches!(facts.step, Step::CopyLeaf | Step::InsertLeaf);
+    let lost = |class, action| match commit_sent {
+        true => outcome(Class::CommitUnknown, AskLedger),
+        false => outcome(class, action),
+    };
+    if facts.own_deadline {
+        return lost(Class::Deadline, Reconnect);
+    }
+    if facts.read_only_server {
+        return outcome(Class::ReadOnly, EvictPool);
+    }
+    let Some(sqlstate) = facts.sqlstate else {
+        return lost(Class::Connection, Reconnect);
+    };
+    let unknown = match (facts.in_a_row >= UNKNOWN_OFTEN, facts.row_in_context && on_rows) {
+        (false, _) => outcome(Class::Unknown, Reconnect),
+        (true, true) => outcome(Class::Unknown, Isolate),
+        (true, false) => outcome(Class::Unknown, Hold),
+    };
+    let encoding = match facts.second_batch {
+        true => outcome(Class::Encoding, Hold),
+        false => outcome(Class::Encoding, Isolate),
+    };
+    match sqlstate {
+        "08007" | "40003" => outcome(Class::CommitUnknown, AskLedger),
+        "08000" | "08001" | "08003" | "08004" | "08006" => lost(Class::Connection, Reconnect),
+        "25006" => outcome(Class::ReadOnly, EvictPool),
+        "40001" | "40P01" => outcome(Class::Conflict, Retry),
+        "55P03" | "55006" => outcome(Class::Lock, Retry),
+        "57014" => outcome(Class::Cancelled, Retry),
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => lost(Class::Shutdown, Reconnect),
+        "53100" => outcome(Class::DiskFull, Retry),
+        "53000" | "53200" | "53300" | "53400" => outcome(Class::Resources, Retry),
+        "58030" | "XX001" | "XX002" => outcome(Class::Storage, Hold),
+        "28000" | "28P01" | "3D000" | "57P04" => outcome(Class::Auth, Hold),
+        "26000" | "42P05" | "25P01" | "25P02" | "34000" => match facts.in_a_row >= SESSIONS_LOST {
+            true => outcome(Class::Session, Hold),
+            false => outcome(Class::Session, Reconnect),
+        },
+        "22P03" | "22P04" | "08P01" | "XX000" if facts.row_in_context && on_rows => encoding,
+        _ if facts.leaf_in_doubt && on_leaf => outcome(Class::DetachedLeaf, MakePartition),
+        "42P01" if on_leaf => outcome(Class::MissingLeaf, MakePartition),
+        // The temporary table was there a statement ago: another session answers now.
+        "42P01" if facts.step == Step::Stage => outcome(Class::Session, Reconnect),
+        "23514" if facts.constraint.is_none() && facts.table == Some("events") => {
+            outcome(Class::MissingLeaf, MakePartition)
+        }
+        "23514" if facts.constraint.is_none() => outcome(Class::Schema, Hold),
+        "23502" if !facts.column.is_some_and(is_sent) => outcome(Class::Schema, Hold),
+        "42P01" | "42703" | "42804" | "42501" | "3F000" | "42P10" => outcome(Class::Schema, Hold),
+        "23505" if facts.step == Step::CopyLeaf => outcome(Class::Duplicate, Deduplicate),
+        // On the way through the temporary table our own key conflicts with nothing: an operator's index refuses.
+        "23505" if on_rows => outcome(Class::Data, Isolate),
+        "54000" | "54001" | "23503" | "23P01" | "23514" | "23502" if on_rows => outcome(Class::Data, Isolate),
+        _ if sqlstate.starts_with("22") && on_rows => outcome(Class::Data, Isolate),
+        _ => unknown,
+    }
+}
+
+/// Returns whether the column is one that a flush writes.
+fn is_sent(column: &str) -> bool {
+    row::COLUMNS.split(", ").any(|sent| sent.trim_matches('"') == column)
+}
+
 /// Why an event lies in quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuarantineReason {
@@ -158,3 +289,6 @@ impl Label for QuarantineReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
