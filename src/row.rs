@@ -132,6 +132,16 @@ impl<'a> Row<'a> {
         (event_id.unwrap_or_default(), service_name.unwrap_or_default())
     }
 
+    /// Returns the bytes of `(event_id, service_name)`: as [`Row::texts`], for sorting, which needs no text.
+    pub fn key_bytes(self) -> (&'a [u8], &'a [u8]) {
+        let bytes_at = |at: usize| {
+            let length = i32::from_be_bytes(fixed_at(self.0, at)).max(0) as usize;
+            (&self.0[at + 4..at + 4 + length], at + 4 + length)
+        };
+        let (event_id, at) = bytes_at(TEXTS_AT);
+        (event_id, bytes_at(at).0)
+    }
+
     /// Returns all that the caller said of the event.
     pub fn columns(self) -> EventColumns<'a> {
         let (event_id, at) = text_at(self.0, TEXTS_AT);
@@ -166,6 +176,9 @@ pub fn set_priority(rows: &mut [u8], priority: u8) {
         row[PRIORITY_AT..PRIORITY_AT + 2].copy_from_slice(&i16::from(priority).to_be_bytes());
         rest = following;
     }
+/// Replaces the batch of an encoded row.
+pub fn set_batch(row: &mut [u8], batch: Uuid) {
+    row[BATCH_AT..BATCH_AT + 16].copy_from_slice(batch.as_bytes());
 }
 
 /// Returns the rows that stand one after the other in `bytes`.
@@ -241,5 +254,6 @@ mod tests {
             (-1, 2)
         );
         assert_eq!(read[1].texts(), ("e", "s"));
+        assert_eq!(read[1].key_bytes(), (&b"e"[..], &b"s"[..]));
     }
 }

@@ -76,6 +76,10 @@ async fn try_ensure(connection: &mut Connection, month: Month, pruned: Pruned) -
     {
         return Ok(Ensured::Existed);
     }
+    let before = leaves::state(&transaction).await?.pruned_before;
+    if pruned == Pruned::Stays && before.is_some_and(|before| month < before) {
+        return Ok(Ensured::Pruned);
+    }
     let found = "SELECT c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
                  FROM pg_class c WHERE c.oid = to_regclass($1)";
     match transaction
@@ -89,10 +93,6 @@ async fn try_ensure(connection: &mut Connection, month: Month, pruned: Pruned) -
             }
         }
         None => {
-            let before = leaves::state(&transaction).await?.pruned_before;
-            if pruned == Pruned::Stays && before.is_some_and(|before| month < before) {
-                return Ok(Ensured::Pruned);
-            }
             // LIKE and ATTACH, not PARTITION OF, whose lock on the parent stops every writer.
             let create = format!("CREATE TABLE \"{leaf}\" (LIKE events INCLUDING ALL)");
             transaction.batch_execute(&create).await?;

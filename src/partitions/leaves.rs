@@ -83,9 +83,10 @@ const HAS_KEY: &str = "
                    JOIN pg_attribute a ON a.attrelid = px.indrelid AND a.attnum = k.number)
                   = ARRAY['timestamp', 'event_id', 'service_name'])";
 
-/// Returns the query that tells which of the leaves named in `$1` are not sound: attached to `events`, not being taken
-/// off, plain tables, with the unique index that belongs to the parent's. Run it when the leaves are locked, by COPY or
-/// LOCK; before that it proves nothing.
+/// Returns the query that tells which of the leaves named in `$1` are not sound.
+///
+/// Sound is a plain table that is attached to `events`, is not being taken off, and has the unique index that belongs to
+/// the parent's. Run it when the leaves are locked, by COPY or LOCK; before that it proves nothing.
 pub fn unsound_query() -> String {
     format!(
         "SELECT m.name FROM unnest($1::text[]) AS m(name)

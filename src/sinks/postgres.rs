@@ -1,12 +1,33 @@
 //! PostgreSQL: writes a flush, which is one transaction.
+//!
+//! [`PostgresSink::write`] goes through it as often as it can mend by itself what stands in the way: doubles, a missing
+//! leaf, a refused row. Anything else is the flusher's to decide; nothing of the flush is written then.
 
+mod attempt;
+mod copy;
+mod failure;
+mod isolate;
+mod ledger;
+mod memory;
+mod merge;
+mod order;
+pub mod quarantine;
 pub mod sqlstate;
+mod staging;
+pub mod verify;
+mod write;
 
-use crate::{
-    batch::{ClaimedBatch, KnownBatch},
-    time::Month,
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+pub use ledger::find_in_ledger;
+
+use crate::{batch::KnownBatch, db::Database, metrics::FlushMetrics, time::Month};
+use memory::Memory;
 use sqlstate::{ErrorOutcome, QuarantineReason};
+use staging::Doubles;
 
 /// What became of one batch of a flush.
 #[derive(Clone, Debug)]
@@ -38,17 +59,34 @@ pub struct FlushError {
 
 /// Writes flushes. One for all lanes.
 #[derive(Debug)]
-pub struct PostgresSink {}
+pub struct PostgresSink {
+    database: Database,
+    instance: String,
+    /// What one statement may take: `COPY_TIMEOUT_SECONDS`.
+    timeout: Duration,
+    metrics: FlushMetrics,
+    /// How often flushes meet events that are stored already.
+    doubles: Doubles,
+    memory: Mutex<Memory>,
+    /// Held by the one flush that goes row by row.
+    row_by_row: tokio::sync::Mutex<()>,
+}
 
 impl PostgresSink {
-    /// Writes the batches' events, their ledger rows and their quarantined events in one transaction.
-    ///
-    /// Returns one outcome for each batch, in their order. Twice for one batch changes nothing: the second time it is
-    /// settled from the ledger.
-    ///
-    /// # Errors
-    /// [`FlushError`] says what to do next.
-    pub async fn write(&self, _batches: &[ClaimedBatch]) -> Result<Vec<BatchOutcome>, FlushError> {
-        todo!()
+    /// Returns a sink that writes to this database, as `instance`; one statement may take `copy_timeout`.
+    pub fn new(database: Database, instance: &str, copy_timeout: Duration, metrics: FlushMetrics) -> Self {
+        Self {
+            database,
+            instance: instance.to_owned(),
+            timeout: copy_timeout,
+            metrics,
+            doubles: Doubles::default(),
+            memory: Mutex::default(),
+            row_by_row: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

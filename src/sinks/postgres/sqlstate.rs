@@ -270,6 +270,11 @@ impl QuarantineReason {
             Self::BatchIdReused => "batch_id_reused",
         }
     }
+
+    /// Reads what [`QuarantineReason::as_str`] returned; none for a reason that a later release wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::all().into_iter().find(|reason| reason.as_str() == text)
+    }
 }
 
 impl Label for QuarantineReason {

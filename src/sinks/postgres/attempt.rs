@@ -1,0 +1,466 @@
+//! One transaction: ledger, rows, quarantine, the check of the leaves, COMMIT.
+//!
+//! It either commits all of a flush or reports the first statement that failed. Whoever runs it rolls back.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    future::Future,
+};
+
+use uuid::Uuid;
+
+use super::{
+    BatchOutcome, PostgresSink, copy,
+    failure::{Cause, Failure},
+    ledger::{self, Counts, Inserted, LedgerRow},
+    order::{self, FlushRow},
+    quarantine::{self, Refused},
+    sqlstate::{Action, ErrorClass, ErrorOutcome, QuarantineReason, Step},
+    staging,
+};
+use crate::{
+    batch::{BatchHead, BatchKey, ClaimedBatch, KnownBatch},
+    db::{self, Connection},
+    partitions::leaves,
+    time::Month,
+};
+
+/// How rows get into a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// COPY straight to it.
+    Direct,
+    /// Through the temporary table, which sorts doubles out.
+    Staged,
+    /// Piece by piece, so that refused rows are found and their neighbors stay.
+    Isolating,
+}
+
+/// What the ledger says of a claimed batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    /// Nothing: its row was inserted, and its events are to be written.
+    New,
+    /// It is settled: the same events under the same id.
+    Settled,
+    /// The same content, of which the ledger's copy accepted other events: what is new is added.
+    Merged,
+    /// Another batch bears its id.
+    Reused,
+}
+
+/// What became of rows.
+#[derive(Debug)]
+pub(super) struct Landed<'a> {
+    /// Rows that are new, for each batch of the flush.
+    pub committed: Vec<u32>,
+    /// Rows that were refused.
+    pub refused: Vec<Refused<'a>>,
+}
+
+impl<'a> Landed<'a> {
+    pub(super) fn new(batches: usize) -> Self {
+        Self {
+            committed: vec![0; batches],
+            refused: Vec::new(),
+        }
+    }
+
+    /// Sets rows aside whose month was pruned.
+    pub(super) fn refuse_pruned(&mut self, rows: &[FlushRow<'a>]) {
+        self.refused.extend(rows.iter().map(|row| Refused {
+            batch: row.batch as usize,
+            number: row.number,
+            row: row.row,
+            reason: QuarantineReason::Class(ErrorClass::MissingLeaf),
+            detail: "the month was pruned".into(),
+        }));
+    }
+
+    /// Returns the counts of each batch.
+    pub(super) fn counts(&self) -> Vec<Counts> {
+        let quarantined = 0;
+        let counts = self
+            .committed
+            .iter()
+            .map(|&committed| Counts { committed, quarantined });
+        let mut counts: Vec<_> = counts.collect();
+        self.refused
+            .iter()
+            .for_each(|refused| counts[refused.batch].quarantined += 1);
+        counts
+    }
+
+    /// Returns the refused rows of each batch by reason.
+    pub(super) fn reasons(&self) -> Vec<Vec<(QuarantineReason, u32)>> {
+        let mut all: Vec<Vec<(QuarantineReason, u32)>> = vec![Vec::new(); self.committed.len()];
+        for refused in &self.refused {
+            let reasons = &mut all[refused.batch];
+            match reasons.iter_mut().find(|(reason, _)| *reason == refused.reason) {
+                Some((_, count)) => *count += 1,
+                None => reasons.push((refused.reason, 1)),
+            }
+        }
+        all
+    }
+}
+
+/// What became of one batch's events.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    pub committed: u32,
+    pub quarantined: Vec<(QuarantineReason, u32)>,
+}
+
+impl End {
+    fn into_outcome(self, accepted: u32, known: KnownBatch) -> BatchOutcome {
+        let aside: u32 = self.quarantined.iter().map(|(_, count)| count).sum();
+        BatchOutcome {
+            known,
+            committed: self.committed,
+            duplicates: accepted.saturating_sub(self.committed + aside),
+            quarantined: self.quarantined,
+        }
+    }
+}
+
+/// One try of a flush.
+pub(super) struct Attempt<'f> {
+    pub(super) sink: &'f PostgresSink,
+    pub(super) connection: &'f Connection,
+    pub(super) batches: &'f [ClaimedBatch],
+    rows: &'f [FlushRow<'f>],
+    pub(super) way: Way,
+    pub(super) pruned: &'f BTreeSet<Month>,
+    /// Leaves that rows went to.
+    pub(super) touched: BTreeSet<Month>,
+    /// The session's process, once it is known.
+    pub pid: Option<i32>,
+    /// Whether an event was stored already.
+    pub met_doubles: bool,
+    /// Refused rows of each batch.
+    pub(super) isolated: Vec<u32>,
+    /// Held while rows go one by one.
+    pub(super) row_by_row: Option<tokio::sync::MutexGuard<'f, ()>>,
+}
+
+impl<'f> Attempt<'f> {
+    pub(super) fn new(
+        sink: &'f PostgresSink,
+        connection: &'f Connection,
+        batches: &'f [ClaimedBatch],
+        rows: &'f [FlushRow<'f>],
+        way: Way,
+        pruned: &'f BTreeSet<Month>,
+    ) -> Self {
+        Self {
+            sink,
+            connection,
+            batches,
+            rows,
+            way,
+            pruned,
+            touched: BTreeSet::new(),
+            pid: None,
+            met_doubles: false,
+            isolated: vec![0; batches.len()],
+            row_by_row: None,
+        }
+    }
+
+    /// Runs it.
+    pub(super) async fn run(&mut self) -> Result<Vec<BatchOutcome>, Failure> {
+        let (client, batches) = (self.connection, self.batches);
+        if self.way != Way::Direct {
+            self.step(Step::Stage, None, client.batch_execute(staging::CREATE))
+                .await?;
+        }
+        let mut wanted = self.wanted(|_| true);
+        let mut rows = self.expected(&wanted);
+        // Neither READ WRITE nor READ ONLY: a server that was told to take no writes must be able to say so (25006).
+        self.step(
+            Step::Begin,
+            None,
+            client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
+        )
+        .await?;
+        let insert = ledger::insert(client, batches, &rows, &self.sink.instance);
+        let inserted = self.step(Step::Ledger, None, insert).await?;
+        self.pid = inserted.pid;
+        let (fates, mut known) = self.fates(&inserted).await?;
+        let is_new = |place: usize| matches!(fates[place], Fate::New);
+        if !known.is_empty() {
+            // A row is dropped only for one that is written with it.
+            wanted = self.wanted(is_new);
+        }
+        let mut landed = self.land_new(&wanted, is_new).await?;
+        let counts = landed.counts();
+        let mut changed = Vec::new();
+        for place in (0..batches.len()).filter(|&place| is_new(place)) {
+            if rows[place].counts() != counts[place] {
+                changed.push((&batches[place], counts[place]));
+                rows[place].set_counts(counts[place]);
+            }
+            rows[place].committed_at = inserted.committed_at.unwrap_or(rows[place].committed_at);
+            // Another copy of the batch, in this flush, is settled from it.
+            if let Some(row) = known.get_mut(&batches[place].head.key) {
+                *row = rows[place].clone();
+            }
+        }
+        if !changed.is_empty() {
+            self.step(Step::Ledger, None, ledger::set_counts(client, &changed))
+                .await?;
+        }
+        let reused = (0..batches.len()).filter(|&place| matches!(fates[place], Fate::Reused));
+        reused.for_each(|place| landed.refused.extend(self.all_reused(place)));
+
+        let mut ends = Vec::with_capacity(batches.len());
+        let reasons = landed.reasons();
+        for ((place, fate), reasons) in fates.iter().enumerate().zip(reasons) {
+            let end = match fate {
+                Fate::New => End {
+                    committed: rows[place].committed,
+                    quarantined: reasons,
+                },
+                Fate::Reused => End {
+                    committed: 0,
+                    quarantined: reasons,
+                },
+                Fate::Settled => self.settled(&batches[place], &known, &inserted).await?,
+                Fate::Merged => self.merge(place, &mut known).await?,
+            };
+            ends.push(end);
+        }
+        let refused: Vec<_> = landed
+            .refused
+            .into_iter()
+            .map(|refused| (&batches[refused.batch].head, batches[refused.batch].head.batch, refused))
+            .collect();
+        self.quarantine(&refused).await?;
+        self.check_leaves().await?;
+        self.step(Step::Commit, None, client.batch_execute("COMMIT")).await?;
+
+        // Only now: merges raise rows that other copies in this flush are settled from.
+        let outcome = |(place, end): (usize, End)| {
+            let key = &batches[place].head.key;
+            let row = match fates[place] {
+                Fate::Reused => {
+                    rows[place].set_counts(Counts {
+                        committed: 0,
+                        quarantined: batches[place].head.accepted,
+                    });
+                    &rows[place]
+                }
+                _ => known.get(key).unwrap_or(&rows[place]),
+            };
+            end.into_outcome(batches[place].head.accepted, row.known(key))
+        };
+        Ok(ends.into_iter().enumerate().map(outcome).collect())
+    }
+
+    /// Returns the rows to write of the batches in question: each event once, or, where refused rows are to be found,
+    /// all, because a refused row's double must be tried itself.
+    fn wanted(&self, is_in: impl Fn(usize) -> bool) -> Vec<FlushRow<'f>> {
+        let rows = self.rows.iter().copied().filter(|row| is_in(row.batch as usize));
+        match self.way {
+            Way::Isolating => rows.collect(),
+            Way::Direct | Way::Staged if self.pruned.is_empty() => order::without_doubles(rows),
+            // Rows of pruned months are set aside one by one, doubles too.
+            Way::Direct | Way::Staged => {
+                let (aside, kept): (Vec<_>, Vec<_>) = rows.partition(|row| self.pruned.contains(&row.month()));
+                let mut rows = order::without_doubles(kept.into_iter());
+                rows.extend(aside);
+                rows.sort_by_key(|row| row.row.timestamp());
+                rows
+            }
+        }
+    }
+
+    /// Returns the rows of the ledger that will be true if all goes well.
+    fn expected(&self, wanted: &[FlushRow<'_>]) -> Vec<LedgerRow> {
+        let mut counts = vec![Counts::default(); self.batches.len()];
+        for row in wanted {
+            let counts = &mut counts[row.batch as usize];
+            match !self.pruned.is_empty() && self.pruned.contains(&row.month()) {
+                true => counts.quarantined += 1,
+                false => counts.committed += 1,
+            }
+        }
+        self.batches
+            .iter()
+            .zip(counts)
+            .map(|(batch, counts)| LedgerRow::of(batch, counts))
+            .collect()
+    }
+
+    /// Returns what the ledger says of each batch, and its rows of those that it knew.
+    async fn fates(&self, inserted: &Inserted) -> Result<(Vec<Fate>, HashMap<&'f BatchKey, LedgerRow>), Failure> {
+        let mut fates = vec![Fate::New; self.batches.len()];
+        if inserted.batches.len() == self.batches.len() {
+            return Ok((fates, HashMap::new()));
+        }
+        let mut new: HashSet<Uuid> = inserted.batches.iter().copied().collect();
+        let known: Vec<_> = (0..self.batches.len())
+            .filter(|&place| !new.remove(&self.batches[place].head.batch))
+            .collect();
+        let keys: Vec<_> = known.iter().map(|&place| &self.batches[place].head.key).collect();
+        let rows = self
+            .step(Step::Ledger, None, ledger::read(self.connection, &keys))
+            .await?;
+        for place in known {
+            let head = &self.batches[place].head;
+            let row = rows.get(&head.key).ok_or_else(Failure::ledger_row_gone)?;
+            fates[place] = if row.content_hash != head.content_hash {
+                Fate::Reused
+            } else if row.batch == head.batch || row.accepted_hash == head.accepted_hash() {
+                Fate::Settled
+            } else {
+                Fate::Merged
+            };
+        }
+        Ok((fates, rows))
+    }
+
+    async fn land_new(
+        &mut self,
+        wanted: &[FlushRow<'f>],
+        is_new: impl Fn(usize) -> bool,
+    ) -> Result<Landed<'f>, Failure> {
+        let mut landed = Landed::new(self.batches.len());
+        let mut ids = HashMap::new();
+        if self.way != Way::Direct {
+            let places = (0..self.batches.len()).rev().filter(|&place| is_new(place));
+            ids.extend(places.map(|place| (self.batches[place].head.batch, place)));
+        }
+        for (month, rows) in order::by_month(wanted) {
+            if self.pruned.contains(&month) {
+                landed.refuse_pruned(rows);
+            } else {
+                self.land(month, rows, &ids, &mut landed).await?;
+            }
+        }
+        Ok(landed)
+    }
+
+    /// Writes rows of one month.
+    pub(super) async fn land<'a>(
+        &mut self,
+        month: Month,
+        rows: &[FlushRow<'a>],
+        ids: &HashMap<Uuid, usize>,
+        landed: &mut Landed<'a>,
+    ) -> Result<(), Failure> {
+        self.touched.insert(month);
+        match self.way {
+            Way::Direct => self.copy_to_leaf(month, rows, &mut landed.committed).await,
+            Way::Staged => self.stage(month, rows, ids, &mut landed.committed).await,
+            Way::Isolating => self.isolate(month, rows, ids, landed).await,
+        }
+    }
+
+    pub(super) async fn copy_to_leaf(
+        &self,
+        month: Month,
+        rows: &[FlushRow<'_>],
+        committed: &mut [u32],
+    ) -> Result<(), Failure> {
+        let leaf = month.leaf();
+        let copy = copy::copy_rows(self.connection, &leaf, rows);
+        let copied = self.step(Step::CopyLeaf, Some(month), copy).await?;
+        if copied != rows.len() as u64 {
+            let outcome = ErrorOutcome {
+                class: ErrorClass::Schema,
+                action: Action::Hold,
+            };
+            return Err(Failure {
+                step: Step::CopyLeaf,
+                month: Some(month),
+                cause: Cause::Held(outcome, format!("a trigger on {} drops rows: remove it", month.leaf())),
+            });
+        }
+        rows.iter().for_each(|row| committed[row.batch as usize] += 1);
+        Ok(())
+    }
+
+    pub(super) async fn stage(
+        &mut self,
+        month: Month,
+        rows: &[FlushRow<'_>],
+        ids: &HashMap<Uuid, usize>,
+        committed: &mut [u32],
+    ) -> Result<(), Failure> {
+        let copy = copy::copy_rows(self.connection, staging::TABLE, rows);
+        self.step(Step::Stage, Some(month), copy).await?;
+        let leaf = month.leaf();
+        let moved = staging::move_new(self.connection, &leaf);
+        let mut new = 0;
+        for (id, count) in self.step(Step::InsertLeaf, Some(month), moved).await? {
+            new += count as usize;
+            if let Some(&place) = ids.get(&id) {
+                committed[place] += count;
+            }
+        }
+        self.met_doubles |= new < rows.len();
+        Ok(())
+    }
+
+    fn all_reused(&self, place: usize) -> impl Iterator<Item = Refused<'f>> {
+        let rows = crate::row::rows(&self.batches[place].rows);
+        (0..).zip(rows).map(move |(number, row)| Refused {
+            batch: place,
+            number,
+            row,
+            reason: QuarantineReason::BatchIdReused,
+            detail: "the batch id belongs to a batch with other content".into(),
+        })
+    }
+
+    pub(super) async fn quarantine(&self, refused: &[(&BatchHead, Uuid, Refused<'_>)]) -> Result<(), Failure> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        self.step(Step::Quarantine, None, quarantine::insert(self.connection, refused))
+            .await
+    }
+
+    /// Looks whether each leaf that rows went to is one. The rows hold its lock by now, so that the answer stands.
+    async fn check_leaves(&self) -> Result<(), Failure> {
+        if self.touched.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = self.touched.iter().map(|month| month.leaf()).collect();
+        let check = async {
+            let statement = self.connection.prepare_cached(&leaves::unsound_query()).await?;
+            self.connection.query(&statement, &[&names]).await
+        };
+        let unsound = self.step(Step::LeafCheck, None, check).await?;
+        let unsound: Vec<&str> = unsound.iter().map(|row| row.get(0)).collect();
+        let months: Vec<_> = self
+            .touched
+            .iter()
+            .copied()
+            .filter(|month| unsound.contains(&&*month.leaf()))
+            .collect();
+        match months.first() {
+            None => Ok(()),
+            Some(&month) => Err(Failure {
+                step: Step::LeafCheck,
+                month: Some(month),
+                cause: Cause::UnsoundLeaves(months),
+            }),
+        }
+    }
+
+    /// Runs one statement with our own deadline: while the server waits for rows, none of its own fires.
+    pub(super) async fn step<T>(
+        &self,
+        step: Step,
+        month: Option<Month>,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(self.sink.timeout, work).await {
+            Ok(answer) => answer.map_err(|error| Failure::new(step, month, error.into())),
+            Err(_) => Err(Failure::new(step, month, db::Error::Deadline)),
+        }
+    }
+}
