@@ -38,3 +38,8 @@ pub mod health;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
+
+// Beside it: what people run by hand.
+#[cfg(feature = "dev")]
+pub mod dev;
+pub mod import;

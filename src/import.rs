@@ -1,0 +1,1 @@
+//! Sends a file of events through the HTTP API.
