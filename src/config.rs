@@ -3,6 +3,9 @@
 //! A setting `NAME` is the flag `--name` too. All are checked before a port opens; what is wrong ends the process with
 //! one line that names it and exit code 2.
 
+#[cfg(test)]
+mod drift;
+
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
