@@ -66,32 +66,32 @@ impl fmt::Display for Mebibytes {
 /// Everything that `serve` and `dev` are told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeConfig {
+    /// The HTTP servers.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub http: crate::http::Config,
+    /// The door.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub intake: crate::intake::Config,
+    /// The queue.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub queue: crate::queue::Config,
+    /// The lanes.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub flusher: crate::flusher::Config,
+    /// PostgreSQL.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub database: crate::db::Config,
+    /// Redis and the ledger.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub status: crate::status::Config,
+    /// The leaves.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub partitions: crate::partitions::Config,
+    /// The stop.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub shutdown: crate::shutdown::Config,
+    /// What this release refuses.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub later: NotYet,
 
     /// This replica's name in the ledger and the logs; the host's name unless given.

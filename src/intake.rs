@@ -1,11 +1,33 @@
 //! The one door: every source hands its batches to [`Intake`].
 //!
 //! Each event is validated on its own and encoded once, as the row that COPY will send. One bad event never fails its
-//! neighbors.
+//! neighbors. A batch is acknowledged only once it is durable; PostgreSQL is never asked on the way.
 
 pub mod parse;
 
-use crate::config::Seconds;
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parse::{Format, Parsed, Refusal, Request, Window};
+
+use crate::{
+    batch::{KnownBatch, Priority},
+    config::Seconds,
+    event::EventError,
+    metrics::{BookMetrics, Source},
+    partitions::Retention,
+    queue::{EnqueueError, Queue},
+    status::StatusBoard,
+    time::{Clock, Month, Timestamp},
+};
+
+/// Days that an event's timestamp may lie in the past, unless set.
+const EVENT_MAX_AGE_DAYS: u32 = 1830;
+/// A body larger than this is parsed off the threads that serve connections.
+const LARGE_BODY: usize = 128 * 1024;
 
 /// Settings of the door.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,7 +36,7 @@ pub struct Config {
     #[arg(long, env = "MAX_BATCH_EVENTS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub max_batch_events: u32,
 
-    /// Days that an event's timestamp may lie in the past. Unset, it is 1830.
+    /// Days that an event's timestamp may lie in the past. Unset, it is 1830; for `dev` 10000.
     #[arg(long, env = "EVENT_MAX_AGE_DAYS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub event_max_age_days: Option<u32>,
 
@@ -22,17 +44,6 @@ pub struct Config {
     #[arg(long, env = "EVENT_MAX_FUTURE_SECONDS", default_value = "86400")]
     pub event_max_future_seconds: Seconds,
 }
-
-use std::{sync::Arc, time::Duration};
-
-use bytes::Bytes;
-
-use crate::{
-    batch::{KnownBatch, Priority},
-    event::EventError,
-    metrics::Source,
-};
-use parse::{Format, Refusal};
 
 /// A batch as a source hands it in.
 #[derive(Clone, Debug)]
@@ -102,23 +113,174 @@ pub enum TakeError {
 
 /// The door.
 #[derive(Debug)]
-pub struct Intake {}
+pub struct Intake {
+    max_events: u32,
+    max_age: Duration,
+    max_future: Duration,
+    retention: Option<Retention>,
+    /// Months that were pruned; those before the first, but for the second, are refused.
+    pruned: RwLock<(Option<Month>, Vec<Month>)>,
+    queue: Arc<Queue>,
+    status: Arc<StatusBoard>,
+    books: BookMetrics,
+    clock: Clock,
+}
 
 impl Intake {
+    /// Opens the door in front of a queue.
+    pub fn new(
+        config: &Config,
+        retention: Option<Retention>,
+        queue: Arc<Queue>,
+        status: Arc<StatusBoard>,
+        books: BookMetrics,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let days = config.event_max_age_days.unwrap_or(EVENT_MAX_AGE_DAYS);
+        Arc::new(Self {
+            max_events: config.max_batch_events,
+            max_age: Duration::from_secs(u64::from(days) * 86_400),
+            max_future: config.event_max_future_seconds.0,
+            retention,
+            pruned: RwLock::default(),
+            queue,
+            status,
+            books,
+            clock,
+        })
+    }
+
+    /// Says which months were pruned: those before `before`, but for `remade`, whose leaf was made again by hand.
+    pub fn set_pruned(&self, before: Option<Month>, remade: Vec<Month>) {
+        *self.pruned.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (before, remade);
+    }
+
+    fn window(&self, now: Timestamp) -> Window {
+        let kept = self.retention.map(|retention| retention.oldest_kept(now));
+        let oldest = now.minus(self.max_age);
+        let (pruned_before, remade) = self
+            .pruned
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        Window {
+            oldest: kept.map_or(oldest, |kept| kept.max(oldest)),
+            newest: now.plus(self.max_future),
+            pruned_before,
+            remade,
+        }
+    }
+
     /// Returns whether a batch of about `bytes` bytes could be taken now. Asked before its body is read, so that a full
     /// queue costs no memory; `None` = the priority stands in the body, so the most urgent is supposed.
     ///
     /// # Errors
     /// [`TakeError::QueueFull`] or [`TakeError::NotWritable`].
-    pub fn admit(&self, _admission_key: &str, _priority: Option<Priority>, _bytes: u64) -> Result<(), TakeError> {
-        todo!()
+    pub fn admit(&self, admission_key: &str, priority: Option<Priority>, bytes: u64) -> Result<(), TakeError> {
+        let most_urgent = Priority::try_from(10).expect("10 is a priority");
+        let admitted = self.queue.admit(admission_key, priority.unwrap_or(most_urgent), bytes);
+        admitted.map_err(|error| self.take_error(error, None))
     }
 
     /// Takes a batch: validates, encodes, makes durable. Once begun it runs to its end, also when the caller goes away.
     ///
     /// # Errors
     /// [`TakeError`] says whose fault it is and what to do.
-    pub async fn take(self: &Arc<Self>, _delivery: Delivery) -> Result<Taken, TakeError> {
-        todo!()
+    pub async fn take(self: &Arc<Self>, delivery: Delivery) -> Result<Taken, TakeError> {
+        let (source, account) = (delivery.source, delivery.admission_key.clone());
+        let Parsed {
+            batch,
+            errors,
+            id_is_callers,
+        } = self.parse(delivery).await.inspect_err(|refusal| {
+            // Refused whole, but each event for a reason of its own: they were received and rejected.
+            if let Refusal::InvalidBatch { errors, .. } = refusal {
+                count_refused(&self.books, source, errors);
+            }
+        })?;
+        let batch_id = batch.head.key.batch_id.clone();
+        if id_is_callers && let Some(known) = self.status.find_repeat(&batch.head.key).await {
+            let is_same = known.content_hash == batch.head.content_hash;
+            return if is_same {
+                Ok(Taken { known, errors })
+            } else {
+                Err(TakeError::Reused { batch_id })
+            };
+        }
+        let books = self.books.clone();
+        let status = Arc::clone(&self.status);
+        let rejected: Vec<_> = errors.iter().map(|error| error.code).collect();
+        let on_durable = move |head: &_| {
+            count_taken(&books, source, head, &rejected);
+            status.note_accepted(head);
+        };
+        match self.queue.enqueue(batch, &account, on_durable).await {
+            Ok(enqueued) => Ok(Taken {
+                known: enqueued.known,
+                errors,
+            }),
+            Err(error) => Err(self.take_error(error, Some(batch_id))),
+        }
     }
+
+    async fn parse(self: &Arc<Self>, delivery: Delivery) -> Result<Parsed, Refusal> {
+        if delivery.body.len() < LARGE_BODY {
+            return self.parse_now(&delivery);
+        }
+        let this = Arc::clone(self);
+        let parsed = tokio::task::spawn_blocking(move || this.parse_now(&delivery)).await;
+        parsed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    fn parse_now(&self, delivery: &Delivery) -> Result<Parsed, Refusal> {
+        let accepted_at = self.clock.now();
+        parse::parse(&Request {
+            format: delivery.format,
+            body: &delivery.body,
+            caller: &delivery.caller,
+            batch_ids: &delivery.batch_ids,
+            priority: delivery.priority,
+            atomic: delivery.atomic,
+            accepted_at,
+            traceparent: delivery.traceparent.clone(),
+            window: &self.window(accepted_at),
+            max_events: self.max_events,
+        })
+    }
+
+    fn take_error(&self, error: EnqueueError, batch_id: Option<String>) -> TakeError {
+        match error {
+            EnqueueError::Reused => TakeError::Reused {
+                batch_id: batch_id.unwrap_or_default(),
+            },
+            EnqueueError::Full => TakeError::QueueFull {
+                batch_id,
+                retry_after: self.queue.retry_after(),
+            },
+            EnqueueError::NotWritable => TakeError::NotWritable { batch_id },
+            EnqueueError::OutcomeUnknown => TakeError::OutcomeUnknown {
+                batch_id: batch_id.unwrap_or_default(),
+            },
+        }
+    }
+}
+
+fn count_taken(
+    books: &BookMetrics,
+    source: Source,
+    head: &crate::batch::BatchHead,
+    rejected: &[crate::event::RejectReason],
+) {
+    books.events_received_total.get(source).inc_by(head.received.into());
+    books.events_accepted_total.get(source).inc_by(head.accepted.into());
+    rejected
+        .iter()
+        .for_each(|code| books.events_rejected_total.get(*code).inc());
+}
+
+fn count_refused(books: &BookMetrics, source: Source, errors: &[EventError]) {
+    books.events_received_total.get(source).inc_by(errors.len() as u64);
+    errors
+        .iter()
+        .for_each(|error| books.events_rejected_total.get(error.code).inc());
 }

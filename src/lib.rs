@@ -32,6 +32,8 @@ pub mod sinks;
 pub mod status;
 
 // What holds it together.
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod db;
 pub mod health;

@@ -176,6 +176,8 @@ pub fn set_priority(rows: &mut [u8], priority: u8) {
         row[PRIORITY_AT..PRIORITY_AT + 2].copy_from_slice(&i16::from(priority).to_be_bytes());
         rest = following;
     }
+}
+
 /// Replaces the batch of an encoded row.
 pub fn set_batch(row: &mut [u8], batch: Uuid) {
     row[BATCH_AT..BATCH_AT + 16].copy_from_slice(batch.as_bytes());

@@ -64,6 +64,18 @@ pub enum LeafState {
     Pruned,
 }
 
+impl LeafState {
+    /// Returns the text that people see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Unsound => "unsound",
+            Self::Detached => "detached",
+            Self::Pruned => "pruned",
+        }
+    }
+}
+
 fn as_text<S: serde::Serializer>(month: &Option<Month>, serializer: S) -> Result<S::Ok, S::Error> {
     match month {
         Some(month) => serializer.collect_str(month),

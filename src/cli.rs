@@ -1,0 +1,215 @@
+//! The commands, and what their ends mean: 0 done, 1 failed, refused or different, 2 usage or settings, 130 Ctrl-C.
+
+mod config_command;
+mod health_command;
+mod partition_commands;
+mod serve_command;
+mod verify_command;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    config::{ServeConfig, SettingError},
+    db, import, telemetry,
+};
+
+/// What a command that is no server calls itself in PostgreSQL.
+const COMMAND: &str = "command";
+
+/// Batches of events over HTTP, durable before the answer, exactly once in partitioned PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// The log.
+    #[command(flatten)]
+    pub telemetry: telemetry::Config,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What forebay can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Takes batches over HTTP and lands them in PostgreSQL.
+    Serve(Box<ServeConfig>),
+    /// Serves on an embedded PostgreSQL in ./.forebay: everything in one command, without configuration.
+    #[cfg(feature = "dev")]
+    Dev(Box<serve_command::DevArgs>),
+    /// Creates or upgrades the tables.
+    Migrate(db::Config),
+    /// Makes, prunes and lists the monthly leaves.
+    #[command(subcommand)]
+    Partitions(partition_commands::Command),
+    /// The same as `partitions create`.
+    #[command(name = "create_partition", hide = true)]
+    CreatePartition(partition_commands::CreateArgs),
+    /// The same as `partitions cleanup`.
+    #[command(name = "cleanup_partitions", hide = true)]
+    CleanupPartitions(partition_commands::CleanupArgs),
+    /// Sends the events of a file through the HTTP API.
+    Import(import::Args),
+    /// Compares the ledger with the table.
+    Verify(verify_command::Args),
+    /// Prints each setting of `serve` as it is in force; secrets are masked.
+    Config(Box<ServeConfig>),
+    /// Asks a running server on this host whether it is ready.
+    Healthcheck(health_command::Args),
+    /// Prints the OpenAPI document.
+    Openapi,
+    /// Prints the folder of the embedded PostgreSQL's programs, and fetches them if need be.
+    #[cfg(feature = "dev")]
+    #[command(name = "provision-postgres", hide = true)]
+    ProvisionPostgres(crate::dev::Config),
+    /// Runs a server that ends with its parent.
+    #[cfg(feature = "dev")]
+    #[command(name = "__exec-postgres", hide = true)]
+    ExecPostgres(crate::dev::GuardArgs),
+}
+
+/// How a command ended, when nothing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is done.
+    Done,
+    /// Refused, different, or not all of it landed; the command has said what.
+    NotDone,
+    /// Stopped by Ctrl-C.
+    Interrupted,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::NotDone => Self::FAILURE,
+            Outcome::Interrupted => Self::from(130),
+        }
+    }
+}
+
+/// Reads the command line and the environment, and runs the command.
+pub fn main() -> ExitCode {
+    let (cli, matches) = match parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&error),
+    };
+    let result = cli.run(&matches);
+    match result {
+        Ok(outcome) => outcome.into(),
+        Err(error) if error.is::<SettingError>() => {
+            eprintln!("forebay: {error}");
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            eprintln!("forebay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse() -> Result<(Cli, clap::ArgMatches), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok((cli, matches))
+}
+
+/// Prints help as it is, and what is wrong as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return if error.use_stderr() {
+            ExitCode::from(2)
+        } else {
+            ExitCode::SUCCESS
+        };
+    }
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let line = first.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    eprintln!("forebay: {}", line.trim_start_matches("error: "));
+    ExitCode::from(2)
+}
+
+impl Cli {
+    fn run(self, matches: &clap::ArgMatches) -> anyhow::Result<Outcome> {
+        #[cfg(feature = "dev")]
+        if let Command::ExecPostgres(args) = self.command {
+            return Err(crate::dev::exec_guarded(&args));
+        }
+        telemetry::init(&self.telemetry, self.command.instance())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let outcome = runtime.block_on(self.command.run(matches));
+        // What still runs on other threads (a blocked read, say) must not hold the process.
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+impl From<import::Outcome> for Outcome {
+    fn from(outcome: import::Outcome) -> Self {
+        match outcome {
+            import::Outcome::Landed => Self::Done,
+            import::Outcome::Incomplete => Self::NotDone,
+            import::Outcome::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl Command {
+    /// Returns the name of the replica, for the log.
+    fn instance(&self) -> &str {
+        match self {
+            Self::Serve(config) => &config.instance,
+            #[cfg(feature = "dev")]
+            Self::Dev(args) => &args.serve.instance,
+            _ => COMMAND,
+        }
+    }
+
+    async fn run(self, matches: &clap::ArgMatches) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Serve(config) => serve_command::serve(*config).await,
+            #[cfg(feature = "dev")]
+            Self::Dev(args) => serve_command::dev(*args).await,
+            Self::Migrate(config) => partition_commands::migrate(&config).await,
+            Self::Partitions(command) => partition_commands::run(command).await,
+            Self::CreatePartition(args) => partition_commands::create(args).await,
+            Self::CleanupPartitions(args) => partition_commands::cleanup(args).await,
+            Self::Import(args) => import::run(args).await.map(Outcome::from),
+            Self::Verify(args) => verify_command::run(args).await,
+            Self::Config(config) => config_command::run(&config, matches),
+            Self::Healthcheck(args) => health_command::run(args).await,
+            Self::Openapi => {
+                println!("{}", crate::http::openapi_json());
+                Ok(Outcome::Done)
+            }
+            #[cfg(feature = "dev")]
+            Self::ProvisionPostgres(config) => serve_command::provision(&config).await,
+            #[cfg(feature = "dev")]
+            Self::ExecPostgres(_) => unreachable!("handled before the runtime starts"),
+        }
+    }
+}
+
+/// Returns the settings of the database, with the address of a running `dev` of this folder where none was given.
+///
+/// # Errors
+/// Neither is there.
+fn database_of(config: &db::Config) -> Result<db::Config, SettingError> {
+    let mut config = config.clone();
+    if config.database_url.is_none() && config.database_url_file.is_none() {
+        #[cfg(feature = "dev")]
+        if let Some(url) = crate::dev::running_dev_url(std::path::Path::new(".")) {
+            config.database_url = Some(url.into());
+        }
+        if config.database_url.is_none() {
+            return Err(SettingError(
+                "DATABASE_URL is not set, and no forebay dev runs in this folder".into(),
+            ));
+        }
+    }
+    Ok(config)
+}

@@ -1,0 +1,189 @@
+//! When the lanes may try again after trouble that is nobody's row and no single month's. Pure: time and chance are
+//! handed in.
+
+use std::time::Duration;
+
+use crate::{
+    sinks::postgres::sqlstate::{Action, ErrorOutcome},
+    time::Timestamp,
+};
+
+/// The first pause; it doubles with each failure in a row.
+const FIRST: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Failures in a row after which one lane alone probes.
+const CIRCUIT: u32 = 3;
+
+/// Returns how long to pause after so many failures in a row: exponential with full jitter, `chance` in 0 to 1.
+///
+/// Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+pub fn pause(failures: u32, chance: f64) -> Duration {
+    let ceiling = FIRST
+        .saturating_mul(1 << failures.saturating_sub(1).min(20))
+        .min(LONGEST);
+    ceiling.mul_f64(chance.clamp(0.0, 1.0))
+}
+
+/// What a lane may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// Flush; its events are halved `halvings` times.
+    Go {
+        /// How often the flush is halved, so that a troublemaker ends up alone.
+        halvings: u32,
+        /// The lane probes for all.
+        is_probe: bool,
+    },
+    /// Look again then, or when told.
+    Wait {
+        /// When to look again.
+        until: Timestamp,
+    },
+}
+
+/// Whether PostgreSQL can be written, as far as the lanes know.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// Failures in a row.
+    failures: u32,
+    /// The last failure, and how often it came in a row.
+    last: Option<(ErrorOutcome, u32)>,
+    /// No flush starts before.
+    retry_at: Option<Timestamp>,
+    /// A lane is probing.
+    is_probing: bool,
+    /// What a person must do before anything is written again.
+    hold: Option<String>,
+}
+
+impl Gate {
+    /// Decides whether a lane may flush now.
+    pub fn permit(&mut self, now: Timestamp) -> Permit {
+        let halvings = self.last.map_or(0, |(_, times)| times.saturating_sub(1).min(16));
+        if !self.is_open() {
+            return Permit::Go {
+                halvings,
+                is_probe: false,
+            };
+        }
+        let until = self.retry_at.unwrap_or(now);
+        if self.is_probing || until > now {
+            return Permit::Wait {
+                until: until.max(now.plus(FIRST)),
+            };
+        }
+        self.is_probing = true;
+        Permit::Go {
+            halvings,
+            is_probe: true,
+        }
+    }
+
+    /// Returns whether one lane alone probes.
+    pub fn is_open(&self) -> bool {
+        self.failures >= CIRCUIT || self.hold.is_some()
+    }
+
+    /// Returns what a person must do, when everything waits for that.
+    pub fn hold(&self) -> Option<&str> {
+        self.hold.as_deref()
+    }
+
+    /// Says that a lane's probe had nothing to write.
+    pub fn probe_ended(&mut self) {
+        self.is_probing = false;
+    }
+
+    /// Says that a flush committed: all is well.
+    pub fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Says that a flush failed; returns how long its lane pauses.
+    pub fn failed(&mut self, outcome: ErrorOutcome, advice: Option<String>, now: Timestamp, chance: f64) -> Duration {
+        self.failures += 1;
+        self.is_probing = false;
+        self.last = match self.last {
+            Some((last, times)) if last == outcome => Some((last, times + 1)),
+            _ => Some((outcome, 1)),
+        };
+        let pause = match outcome.action {
+            Action::Hold => {
+                self.hold = Some(advice.unwrap_or_else(|| "see the log".to_owned()));
+                LONGEST
+            }
+            _ => pause(self.failures, chance),
+        };
+        self.retry_at = Some(now.plus(pause));
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::postgres::sqlstate::ErrorClass;
+
+    const LOST: ErrorOutcome = ErrorOutcome {
+        class: ErrorClass::Connection,
+        action: Action::Reconnect,
+    };
+    const HELD: ErrorOutcome = ErrorOutcome {
+        class: ErrorClass::Schema,
+        action: Action::Hold,
+    };
+    const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+    #[test]
+    fn pause_doubles_up_to_its_limit() {
+        let full: Vec<_> = [1, 2, 3, 9, 10, 100]
+            .map(|failures| pause(failures, 1.0).as_millis())
+            .into();
+        assert_eq!(full, [100, 200, 400, 25_600, 30_000, 30_000]);
+        assert_eq!(pause(5, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn third_failure_leaves_one_lane_probing_and_a_commit_frees_all() {
+        let mut gate = Gate::default();
+        for _ in 0..3 {
+            assert!(matches!(gate.permit(NOW), Permit::Go { is_probe: false, .. }));
+            gate.failed(LOST, None, NOW, 1.0);
+        }
+        assert!(gate.is_open());
+        assert!(matches!(gate.permit(NOW), Permit::Wait { .. }), "the pause is not over");
+        let later = NOW.plus(Duration::from_secs(1));
+        assert!(matches!(gate.permit(later), Permit::Go { is_probe: true, .. }));
+        assert!(matches!(gate.permit(later), Permit::Wait { .. }), "somebody probes");
+        gate.succeeded();
+        assert_eq!(
+            gate.permit(later),
+            Permit::Go {
+                halvings: 0,
+                is_probe: false
+            }
+        );
+    }
+
+    #[test]
+    fn same_error_again_halves_the_flush() {
+        let mut gate = Gate::default();
+        gate.failed(LOST, None, NOW, 0.0);
+        assert!(matches!(gate.permit(NOW), Permit::Go { halvings: 0, .. }));
+        gate.failed(LOST, None, NOW, 0.0);
+        assert!(matches!(gate.permit(NOW), Permit::Go { halvings: 1, .. }));
+    }
+
+    #[test]
+    fn hold_stops_all_lanes_at_once_and_says_why() {
+        let mut gate = Gate::default();
+        let pause = gate.failed(HELD, Some("run forebay migrate".into()), NOW, 0.0);
+        assert_eq!((pause, gate.hold()), (LONGEST, Some("run forebay migrate")));
+        assert!(matches!(gate.permit(NOW), Permit::Wait { .. }));
+        assert!(matches!(
+            gate.permit(NOW.plus(LONGEST)),
+            Permit::Go { is_probe: true, .. }
+        ));
+    }
+}
