@@ -27,7 +27,7 @@ lint: ## checks format, lints, docs, scripts and the compose file
 	cargo fmt --all --check
 	cargo clippy --all-targets --profile $(PROFILE) --locked -- -D warnings
 	cargo clippy --no-default-features --profile $(PROFILE) --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --lib --no-deps --profile $(PROFILE) --locked
+	RUSTDOCFLAGS='-D warnings' cargo doc --lib --no-deps --document-private-items --profile $(PROFILE) --locked
 	sh -n .ci/run && sh -n tests/install-deps.sh
 	@if docker compose version >/dev/null 2>&1; then docker compose --env-file .env.example config --quiet; \
 	else echo 'docker compose is not installed: a test checks the variables of docker-compose.yml, nothing the rest'; fi

@@ -8,12 +8,13 @@ use super::ServeConfig;
 
 const ENV_EXAMPLE: &str = include_str!("../../.env.example");
 const COMPOSE: &str = include_str!("../../docker-compose.yml");
-/// Settings that every command has, and one that only the compose file has.
-const ELSEWHERE: [&str; 3] = ["LOG_LEVEL", "LOG_FORMAT", "POSTGRES_PASSWORD"];
+/// Of the compose file alone.
+const COMPOSE_ONLY: &str = "POSTGRES_PASSWORD";
 
 /// Returns each setting's default, empty where it has none.
 fn settings() -> BTreeMap<String, String> {
     let command = ServeConfig::augment_args(Command::new("serve"));
+    let command = crate::telemetry::Config::augment_args(command);
     #[cfg(feature = "dev")]
     let command = crate::dev::Config::augment_args(command);
     let default = |arg: &clap::Arg| {
@@ -41,7 +42,7 @@ fn example() -> Vec<(bool, &'static str, &'static str)> {
 fn env_example_has_each_setting_with_its_default() {
     let settings = settings();
     let named: BTreeSet<_> = example().into_iter().map(|(_, name, _)| name).collect();
-    let known: BTreeSet<_> = settings.keys().map(String::as_str).chain(ELSEWHERE).collect();
+    let known: BTreeSet<_> = settings.keys().map(String::as_str).chain([COMPOSE_ONLY]).collect();
     assert_eq!(named, known);
     for (is_set, name, value) in example() {
         match settings.get(name) {

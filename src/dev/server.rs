@@ -56,7 +56,7 @@ pub async fn start(home: &Home, config: &Config) -> anyhow::Result<EmbeddedPostg
     let major = fs::read_to_string(data.join("PG_VERSION"))
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    let programs = programs::find(config, &home.caches(), home.owner, major).await?;
+    let programs = programs::find(config, &home.place().caches(), home.place().owner, major).await?;
     let password = match major {
         None => make_data(home, &programs).await?,
         Some(_) => fs::read_to_string(home.path().join("password"))
@@ -117,7 +117,7 @@ async fn make_data(home: &Home, programs: &PgPrograms) -> anyhow::Result<String>
     let password: String = rand::rng().sample_iter(Alphanumeric).take(24).map(char::from).collect();
     let password_file = home.path().join("password");
     write_secret(&password_file, &password).context("write the password")?;
-    if let Some(owner) = home.owner {
+    if let Some(owner) = home.place().owner {
         for path in [&unfinished, &password_file] {
             std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).context("hand over to nobody")?;
         }
@@ -137,7 +137,7 @@ async fn make_data(home: &Home, programs: &PgPrograms) -> anyhow::Result<String>
     args.extend(["--pwfile".into(), password_file.into()]);
     let log_path = home.path().join("initdb.log");
     let log = File::create(&log_path).context("create initdb.log")?;
-    let initdb = GuardedProcess::spawn(programs.bin.join("initdb"), args, home.owner, home.path(), &log)?;
+    let initdb = GuardedProcess::spawn(programs.bin.join("initdb"), args, home.place().owner, home.path(), &log)?;
     let status = initdb.ended().await;
     anyhow::ensure!(status.success(), "initdb ended with {status}:\n{}", tail(&log_path));
     fs::rename(&unfinished, home.path().join("data")).context("move the data folder into place")?;
@@ -165,7 +165,13 @@ async fn start_server(
         let port = free_port(remembered)?;
         let mut args: Vec<OsString> = vec!["-D".into(), data.into(), "-c".into(), format!("port={port}").into()];
         args.extend(SETTINGS.into_iter().flat_map(|setting| ["-c".into(), setting.into()]));
-        let process = GuardedProcess::spawn(programs.bin.join("postgres"), args, home.owner, home.path(), &log)?;
+        let process = GuardedProcess::spawn(
+            programs.bin.join("postgres"),
+            args,
+            home.place().owner,
+            home.path(),
+            &log,
+        )?;
         if wait_until_ready(&process, port, password).await? {
             return Ok((process, port));
         }

@@ -48,6 +48,7 @@ pub(super) struct Batch {
 
 /// The file, as an iterator of its batches.
 pub(super) struct Input {
+    name: String,
     events: Events,
     /// Bytes of the file that were read.
     read: Arc<AtomicU64>,
@@ -69,7 +70,7 @@ impl Input {
     /// # Errors
     /// It can't be read, or has other columns.
     pub fn open(args: &Args, format: &Format) -> anyhow::Result<Self> {
-        let name = args.file.display();
+        let name = args.file.display().to_string();
         let read = Arc::new(AtomicU64::new(0));
         let raw: Box<dyn Read + Send> = if args.is_stdin() {
             Box::new(io::stdin())
@@ -96,6 +97,7 @@ impl Input {
             Rows::Csv => Events::Csv(CsvRows::new(plain, service).with_context(|| format!("read {name}"))?),
         };
         Ok(Self {
+            name,
             events,
             read,
             pending: None,
@@ -154,7 +156,10 @@ impl Iterator for Input {
         if self.ended {
             return None;
         }
-        let batch = self.next_batch().context("read the events").transpose();
+        let batch = self
+            .next_batch()
+            .with_context(|| format!("read {}", self.name))
+            .transpose();
         self.ended = !matches!(batch, Some(Ok(_)));
         batch
     }

@@ -152,8 +152,8 @@ impl Report {
         let seconds = self.begun.elapsed().as_secs_f64();
         let rate = HumanCount(self.rate(&state));
         let mut text = format!(
-            "accepted {accepted}  committed {committed}  duplicates {duplicates}  rejected {refused}  \
-             quarantined {quarantined}  in {seconds:.1} s ({rate} events/s)"
+            "accepted: {accepted}, committed: {committed}, duplicates: {duplicates}, rejected: {refused}, \
+             quarantined: {quarantined}; in {seconds:.1} s ({rate} events/s)"
         );
         if self.resumed > 0 {
             text.push_str(&format!("\n{} batches of it had landed before this run", self.resumed));

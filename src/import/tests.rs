@@ -345,7 +345,7 @@ async fn packed_files_are_read_as_they_are_unpacked_and_a_cut_one_is_an_error() 
         assert_all_sent(&log, 3000);
         std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
         let error = format!("{:#}", run(args(&file, &url)).await.unwrap_err());
-        assert!(error.starts_with("read the events: "), "{error}");
+        assert!(error.starts_with(&format!("read {}: ", file.display())), "{error}");
     }
 }
 
