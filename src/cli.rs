@@ -65,7 +65,7 @@ pub enum Command {
     ProvisionPostgres(crate::dev::Config),
     /// Runs a server that ends with its parent.
     #[cfg(feature = "dev")]
-    #[command(name = "__exec-postgres", hide = true)]
+    #[command(name = "__exec-guarded", hide = true)]
     ExecPostgres(crate::dev::GuardArgs),
 }
 

@@ -65,6 +65,7 @@ impl fmt::Display for Mebibytes {
 
 /// Everything that `serve` and `dev` are told.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct ServeConfig {
     /// The HTTP servers.
     #[command(flatten)]
@@ -111,6 +112,7 @@ pub struct ServeConfig {
 
 /// Settings that a later release obeys. Until then, setting one is an error: silence would pass for protection.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct NotYet {
     /// Not available yet.
     #[arg(long, env = "API_KEYS_FILE", hide = true)]

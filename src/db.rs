@@ -33,6 +33,7 @@ use tls::SslMode;
 
 /// Settings of the connections to PostgreSQL.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Where PostgreSQL is: `postgresql://user:password@host:5432/database?sslmode=verify-full`.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]

@@ -20,6 +20,7 @@ use crate::config::SettingError;
 
 /// Where the embedded PostgreSQL's programs come from. Unset, forebay looks for them itself.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Folder of PostgreSQL programs (`initdb` and `postgres`, 15 or newer) to use.
     #[arg(long, env = "FOREBAY_PG_BIN", value_name = "FOLDER")]

@@ -31,6 +31,7 @@ use crate::{
 
 /// Settings of the flusher.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Events that end a flush when the queue is calm; with a backlog a flush holds up to five times as many.
     #[arg(long, env = "BATCH_SIZE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -31,6 +31,7 @@ const LARGE_BODY: usize = 128 * 1024;
 
 /// Settings of the door.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Events that one batch may hold.
     #[arg(long, env = "MAX_BATCH_EVENTS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=65_535))]

@@ -19,6 +19,7 @@ use crate::{
 
 /// Settings of the leaves.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Months after the current one that have a leaf ahead of time.
     #[arg(long, env = "PARTITIONS_AHEAD", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=120))]

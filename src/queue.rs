@@ -44,6 +44,7 @@ use crate::{
 
 /// Settings of the queue.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Folder of the journal. One process owns it.
     #[arg(long, env = "JOURNAL_DIR", default_value = "./journal")]

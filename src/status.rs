@@ -36,6 +36,7 @@ const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duratio
 
 /// Settings of the status.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Where Redis is. Without it, statuses come from this replica's memory and the ledger.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]

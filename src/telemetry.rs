@@ -17,14 +17,15 @@ use json::JsonLines;
 
 /// Settings of the log.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`; for one module as in
     /// `info,forebay::queue=debug`.
-    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
     pub log_level: String,
 
     /// The form of a line: `json` or `text`. Unset, it is text on a terminal, else JSON.
-    #[arg(long, env = "LOG_FORMAT")]
+    #[arg(long, env = "LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
 }
 

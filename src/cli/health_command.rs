@@ -14,6 +14,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// Where to ask.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Address that the admin port is bound to.
     #[arg(long, env = "HOST")]

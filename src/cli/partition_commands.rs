@@ -23,6 +23,7 @@ pub enum Command {
 
 /// Which leaf to make.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct CreateArgs {
     /// PostgreSQL.
     #[command(flatten)]
@@ -34,6 +35,7 @@ pub struct CreateArgs {
 
 /// Which leaves to drop.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct CleanupArgs {
     /// PostgreSQL.
     #[command(flatten)]
@@ -51,6 +53,7 @@ pub struct CleanupArgs {
 
 /// How to look after the leaves.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct MaintainArgs {
     /// PostgreSQL.
     #[command(flatten)]

@@ -34,6 +34,7 @@ mod dev {
 
     /// What `dev` is told.
     #[derive(Clone, Debug, clap::Args)]
+    #[group(skip)]
     pub struct DevArgs {
         /// What `serve` is told.
         #[command(flatten)]
@@ -91,7 +92,7 @@ mod dev {
     /// # Errors
     /// The programs can't be had.
     pub async fn provision(config: &dev::Config) -> anyhow::Result<Outcome> {
-        let programs = dev::provision(config, Path::new(".forebay/cache")).await?;
+        let programs = dev::provision(config, Path::new(".")).await?;
         println!("{}", programs.bin.display());
         Ok(Outcome::Done)
     }

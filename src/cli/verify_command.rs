@@ -9,6 +9,7 @@ use crate::{
 
 /// What to compare.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// PostgreSQL.
     #[command(flatten)]

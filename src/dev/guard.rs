@@ -35,6 +35,7 @@ pub(super) struct Owner {
 
 /// Arguments of the hidden command.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct GuardArgs {
     /// Process id of the parent, whose death ends the program.
     #[arg(long)]

@@ -9,6 +9,7 @@ use crate::config::SettingError;
 
 /// Arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// File of events: .ndjson or .csv, also with .gz or .zst; "-" reads NDJSON from the standard input.
     pub file: PathBuf,
