@@ -15,6 +15,9 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::format::JsonFields
 use crate::config::SettingError;
 use json::JsonLines;
 
+/// Libraries whose warnings say again, in their own words, what forebay itself tells once. `LOG_LEVEL` may name them.
+const QUIET: &str = "deadpool=error,refinery_core=warn,tokio_postgres=error";
+
 /// Settings of the log.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
@@ -66,7 +69,8 @@ impl Config {
         if !self.log_level.split(',').all(is_directive) {
             return Err(wrong());
         }
-        EnvFilter::builder().parse(&self.log_level).map_err(|_| wrong())
+        let directives = format!("{QUIET},{}", self.log_level);
+        EnvFilter::builder().parse(directives).map_err(|_| wrong())
     }
 
     fn format(&self, is_terminal: bool) -> Result<Format, SettingError> {

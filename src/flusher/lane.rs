@@ -32,6 +32,9 @@ pub(super) struct Lane {
     pub(super) stop: CancellationToken,
 }
 
+/// Pause before a lane looks again whether it may begin at all.
+const NOT_YET: Duration = Duration::from_millis(100);
+
 /// What a lane does next.
 enum Step {
     Flush {
@@ -77,8 +80,8 @@ impl Lane {
     async fn next_step(&self) -> Step {
         let shared = &self.shared;
         let now = shared.clock.now();
-        if !shared.health.index_read.load(Relaxed) {
-            return Step::Wait(HEARTBEAT);
+        if !shared.health.index_read.load(Relaxed) || !shared.health.schema_seen.load(Relaxed) {
+            return self.pause_until(now.plus(NOT_YET), now).await;
         }
         let permit = shared.gate().permit(now);
         let (halvings, is_probe) = match permit {
@@ -126,7 +129,11 @@ impl Lane {
         };
         match decide(view) {
             Decision::Flush { events } => match shared.queue.claim(room(events), now) {
-                Some(claim) => flush(claim, false),
+                Some(claim) => {
+                    // There may be enough left for a lane that went to sleep before it came in.
+                    shared.queue.nudge();
+                    flush(claim, false)
+                }
                 None => Step::Wait(Duration::ZERO),
             },
             Decision::Linger if shared.small_is_taken.swap(true, Relaxed) => Step::Wait(HEARTBEAT),

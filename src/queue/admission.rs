@@ -81,14 +81,10 @@ impl Admission {
     /// Charges a batch to its caller's account; returns the account's number.
     pub fn charge(&mut self, name: &str, band: Band, bytes: u64) -> u16 {
         let number = self.number(name);
-        self.accounts[usize::from(number)].batches += 1;
-        self.add(number, band, bytes);
+        let account = &mut self.accounts[usize::from(number)];
+        account.bytes[class(band)] += bytes;
+        account.batches += 1;
         number
-    }
-
-    /// Adds bytes to a batch that was charged before.
-    pub fn add(&mut self, number: u16, band: Band, bytes: u64) {
-        self.accounts[usize::from(number)].bytes[class(band)] += bytes;
     }
 
     fn number(&mut self, name: &str) -> u16 {

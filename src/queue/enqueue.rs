@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Queue, admission,
+    Queue, State, admission,
     journal::{AppendError, Position, Record, Replay},
     pending,
     schedule::Entry,
@@ -61,22 +61,19 @@ impl Queue {
         if !self.health.journal_writable.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(EnqueueError::NotWritable);
         }
-        let mut state = self.lock();
-        let fill = self.fill(&state);
+        self.admit_to(&mut self.lock(), account, priority, bytes)
+    }
+
+    fn admit_to(&self, state: &mut State, account: &str, priority: Priority, bytes: u64) -> Result<(), EnqueueError> {
+        let fill = self.fill(state);
         let is_closed = state.admission.update(fill);
-        self.health
-            .queue_full
-            .store(is_closed, std::sync::atomic::Ordering::Relaxed);
+        self.health.queue_full.store(is_closed, std::sync::atomic::Ordering::Relaxed);
         self.metrics.queue_fill_ratio.set(fill.min(1.0));
-        state
-            .admission
-            .check(account, priority.band(), bytes, self.journal.limit_bytes())
-            .map_err(|refused| {
-                if refused == admission::Refused::CallerHoldsHalf {
-                    tracing::debug!(account, "refused a batch of a caller that holds half of the queue");
-                }
-                EnqueueError::Full
-            })
+        let checked = state.admission.check(account, priority.band(), bytes, self.journal.limit_bytes());
+        checked.map_err(|refused| {
+            tracing::debug!(?refused, priority = priority.get(), "refused a batch");
+            EnqueueError::Full
+        })
     }
 
     /// Makes a batch durable and schedules it. A repeat of a batch that is not durable yet joins its wait.
@@ -132,7 +129,8 @@ impl Queue {
                 Err(EnqueueError::Reused)
             }
         };
-        let bytes = rows.len() as u64;
+        let record = Record { head: head.encode(), rows };
+        let bytes = (record.head.len() + record.rows.len()) as u64;
         let band = head.priority.band();
         let (sender, receiver) = watch::channel(None);
         let mut state = self.lock();
@@ -145,32 +143,11 @@ impl Queue {
         if bytes > self.largest_batch {
             return Err(EnqueueError::Full);
         }
-        drop(state);
-        self.admit(account, head.priority, bytes)?;
-        state = self.lock();
-        let record = Record {
-            head: head.encode(),
-            rows,
-        };
-        let entry = {
-            let account = state.admission.charge(account, band, 0);
-            let size = (record.head.len() + record.rows.len()) as u64;
-            state
-                .schedule
-                .entry(Position::from_raw(0), head.accepted_at, head.accepted, size, account)
-        };
-        if let Some(unsynced) = state.unsynced.get(&head.key) {
-            // It came in while the lock was open.
-            let joined = same(unsynced.content_hash).map(|()| Begun::Joined(unsynced.outcome.clone()));
-            state.admission.discharge(entry.account, band, 0);
-            return joined;
-        }
-        state.admission.add(entry.account, band, entry.bytes());
+        self.admit_to(&mut state, account, head.priority, bytes)?;
+        let mut entry = state.schedule.entry(Position::from_raw(0), head.accepted_at, head.accepted, bytes, 0);
+        entry.account = state.admission.charge(account, band, entry.bytes());
         state.unsynced_bytes += entry.bytes();
-        let unsynced = Unsynced {
-            content_hash: head.content_hash,
-            outcome: receiver.clone(),
-        };
+        let unsynced = Unsynced { content_hash: head.content_hash, outcome: receiver.clone() };
         state.unsynced.insert(head.key.clone(), unsynced);
         drop(state);
 
@@ -285,11 +262,8 @@ impl Queue {
     fn note_replayed(&self, head: &BatchHead, position: Position, size: u64) -> Entry {
         let band = head.priority.band();
         let mut state = self.lock();
-        let account = state.admission.charge(&head.key.caller, band, 0);
-        let entry = state
-            .schedule
-            .entry(position, head.accepted_at, head.accepted, size, account);
-        state.admission.add(account, band, entry.bytes());
+        let mut entry = state.schedule.entry(position, head.accepted_at, head.accepted, size, 0);
+        entry.account = state.admission.charge(&head.key.caller, band, entry.bytes());
         state.index.insert(&head.key, position);
         drop(state);
         self.books
