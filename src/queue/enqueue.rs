@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Queue, State, admission,
+    Queue, State,
     journal::{AppendError, Position, Record, Replay},
     pending,
     schedule::Entry,
