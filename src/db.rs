@@ -5,13 +5,13 @@
 //! without that word it is closed, so that an unfinished COPY or an open transaction never meets its next user.
 
 mod connect;
+mod connection;
 pub mod migrate;
 pub mod schema;
 mod tls;
 mod url;
 
 use std::{
-    ops::{Deref, DerefMut},
     path::PathBuf,
     sync::{
         Arc,
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::TargetSessionAttrs;
 
@@ -29,6 +29,7 @@ use crate::{
     metrics::{BackendMetrics, PoolState},
 };
 use connect::Connector;
+pub use connection::Connection;
 use tls::SslMode;
 
 /// Settings of the connections to PostgreSQL.
@@ -206,11 +207,7 @@ impl Database {
             PoolError::Backend(error) => Error::Connect(error),
             _ => Error::ConnectDeadline,
         })?;
-        Ok(Connection {
-            object: Some(object),
-            generation,
-            current: Arc::clone(&self.generation),
-        })
+        Ok(Connection::new(object, generation, Arc::clone(&self.generation)))
     }
 
     /// Gives up every connection: the idle ones now, the others when they come back. The next one resolves the
@@ -291,54 +288,6 @@ fn application_name(instance: &str) -> String {
     let printable = |c: char| if c.is_ascii_graphic() { c } else { '_' };
     let name = "forebay/".chars().chain(instance.chars().map(printable));
     name.take(MAX_APPLICATION_NAME).collect()
-}
-
-/// A connection in use. Dropped without [`Connection::release`] it is closed.
-#[derive(Debug)]
-pub struct Connection {
-    object: Option<Object>,
-    generation: u64,
-    current: Arc<AtomicU64>,
-}
-
-impl Connection {
-    /// Returns the driver's client, for functions that serve transactions too.
-    pub fn client(&self) -> &tokio_postgres::Client {
-        self
-    }
-
-    /// Gives the connection back: nothing is open on it.
-    pub fn release(mut self) {
-        if self.generation == self.current.load(Relaxed) {
-            drop(self.object.take());
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
-            drop(Object::take(object));
-        }
-    }
-}
-
-impl Deref for Connection {
-    type Target = ClientWrapper;
-
-    fn deref(&self) -> &ClientWrapper {
-        self.object
-            .as_ref()
-            .expect("the object leaves only when the connection ends")
-    }
-}
-
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut ClientWrapper {
-        self.object
-            .as_mut()
-            .expect("the object leaves only when the connection ends")
-    }
 }
 
 #[cfg(test)]

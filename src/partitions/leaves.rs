@@ -123,10 +123,15 @@ pub async fn leaves(client: &impl GenericClient) -> Result<Vec<Leaf>, db::Error>
                 AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('events')))
          ORDER BY c.relname"
     );
-    client.query(&sql, &[]).await?.iter().map(leaf).collect()
+    let rows = client.query(&sql, &[]).await?;
+    rows.iter().filter_map(|row| leaf(row).transpose()).collect()
 }
 
-fn leaf(row: &Row) -> Result<Leaf, db::Error> {
+/// Reads a leaf; none when it was dropped while the catalog was read, which leaves it without a size.
+fn leaf(row: &Row) -> Result<Option<Leaf>, db::Error> {
+    let Some(bytes) = row.try_get::<_, Option<i64>>(5)? else {
+        return Ok(None);
+    };
     let name: String = row.try_get(0)?;
     let state = match (row.try_get(2)?, row.try_get(3)?) {
         (true, true) => LeafState::Attached,
@@ -135,14 +140,14 @@ fn leaf(row: &Row) -> Result<Leaf, db::Error> {
         (false, _) => LeafState::Detached,
     };
     let rows: f64 = row.try_get(4)?;
-    Ok(Leaf {
+    Ok(Some(Leaf {
         month: month_of(&name),
         name,
         bounds: row.try_get(1)?,
         state,
         rows_estimate: (rows >= 0.0).then_some(rows as u64),
-        bytes: row.try_get::<_, i64>(5)?.unsigned_abs(),
-    })
+        bytes: bytes.unsigned_abs(),
+    }))
 }
 
 /// What the name of a leaf ends in between its detachment and its end.

@@ -7,6 +7,7 @@ mod attempt;
 mod copy;
 mod failure;
 mod isolate;
+mod land;
 mod ledger;
 mod memory;
 mod merge;

@@ -9,8 +9,9 @@ use std::{collections::HashMap, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    attempt::{Attempt, Landed},
+    attempt::Attempt,
     failure::{Cause, Failure},
+    land::Landed,
     order::{self, FlushRow},
     quarantine::Refused,
     sqlstate::{Action, ErrorClass, ErrorOutcome, Step, decide},

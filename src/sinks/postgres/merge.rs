@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use super::{
-    attempt::{Attempt, End, Landed, Way},
+    attempt::{Attempt, Way},
     failure::Failure,
+    land::{End, Landed},
     ledger::{self, Counts, Inserted, LedgerRow},
     order, quarantine,
     sqlstate::Step,
