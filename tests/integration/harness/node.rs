@@ -117,9 +117,9 @@ impl Node {
         &mut self.process
     }
 
-    /// Returns the folder that holds its journal.
-    pub fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
+    /// Returns its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Returns its journal.

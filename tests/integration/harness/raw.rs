@@ -73,6 +73,17 @@ impl Raw {
         }
     }
 
+    /// Sends these bytes again and again, slowly, until an answer comes.
+    pub async fn drip_until_answered(&mut self, bytes: &[u8]) -> Answer {
+        while self.try_send(bytes).await {
+            let pause = std::time::Duration::from_millis(100);
+            if timeout(pause, self.stream.readable()).await.is_ok() {
+                break;
+            }
+        }
+        self.answer().await
+    }
+
     /// Reads until the server closes the connection; fails if it does not.
     pub async fn is_closed(&mut self) {
         while self.read_more().await {}

@@ -54,11 +54,6 @@ impl Settings {
         self
     }
 
-    /// Returns the value of a variable.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.environment.get(name).map(String::as_str)
-    }
-
     /// Returns the command line of `forebay serve`.
     pub fn command(&self) -> Command {
         let mut line: Vec<&str> = self.wrapper.iter().map(String::as_str).collect();

@@ -47,7 +47,7 @@ impl Trace {
             };
             let line = line.trim_start();
             let is_sync = line.starts_with("fdatasync(") || line.starts_with("fsync(");
-            let has_ended = line.contains(") = 0") || line.contains(")           = 0") || ends_well(line);
+            let has_ended = ends_well(line);
             if is_sync && line.contains(&journal) {
                 if line.contains("<unfinished") {
                     syncing.insert(thread);
@@ -84,11 +84,6 @@ pub fn peak_memory_kib(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// Returns where a trace of that server may lie.
-pub fn file_for(node_folder: &Path) -> PathBuf {
-    node_folder.join("trace")
 }
 
 impl Node {
