@@ -5,3 +5,20 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 mod harness;
+
+mod accepted_batches_survive;
+mod api;
+mod bad_input;
+mod dev;
+mod drain;
+mod formats;
+mod import;
+mod metrics;
+mod outages;
+mod partitions;
+mod priority_order;
+mod quarantine;
+mod repeats;
+mod settings;
+mod status;
+mod verify;
