@@ -50,28 +50,11 @@ fn ends_with(said: &Said, counts: &[(&str, usize)]) {
     }
 }
 
-/// Returns the last count of that name: `committed 5`, `committed: 5`, `5 committed`, `5,000 committed`.
+/// Returns the count that follows that word: `committed 5`.
 fn told(text: &str, name: &str) -> Option<usize> {
-    let number = |word: &str| {
-        word.trim_matches([',', ';', '.', ':', '(', ')'])
-            .replace([',', '_'], "")
-            .parse()
-            .ok()
-    };
-    let words: Vec<&str> = text
-        .split_whitespace()
-        .flat_map(|word| word.split_inclusive(['=', ':']))
-        .collect();
-    let places = (0..words.len())
-        .rev()
-        .filter(|&at| words[at].to_lowercase().starts_with(name));
-    let mut found = places.filter_map(|at| {
-        let names_first = words[at].ends_with([':', '=']);
-        let before = at.checked_sub(1).and_then(|at| number(words[at]));
-        let after = words.get(at + 1).and_then(|word| number(word));
-        if names_first { after } else { before.or(after) }
-    });
-    found.next()
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let at = words.iter().rposition(|word| word.starts_with(name))?;
+    words.get(at + 1)?.parse().ok()
 }
 
 fn progress_file(file: &Path) -> PathBuf {
