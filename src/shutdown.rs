@@ -62,6 +62,17 @@ impl Tasks {
         });
     }
 
+    /// Starts a task that goes round for ever and may be dropped at any point, as it is once the stop token is canceled.
+    pub fn spawn_endless(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.spawn(name, async move {
+            tokio::select! {
+                () = task => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
     /// Starts a task that ends by itself; a panic in it ends the process.
     pub fn spawn_once(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let this = self.clone();

@@ -48,7 +48,7 @@ impl App {
             must_migrate: self.config.migrate,
             seen,
         };
-        self.tasks.spawn("database watch", look.run());
+        self.tasks.spawn_endless("database watch", look.run());
         let warm = self.database.clone();
         self.tasks.spawn_once("connections", async move { warm.warm().await });
         let leaves = Leaves {
@@ -59,10 +59,10 @@ impl App {
             intake: Arc::clone(&self.intake),
             metrics: self.metrics.backend.clone(),
         };
-        self.tasks.spawn("partitions", leaves.run());
+        self.tasks.spawn_endless("partitions", leaves.run());
         let (queue, flusher, database) = (Arc::clone(&self.queue), self.flusher.clone(), self.database.clone());
         let backend = self.metrics.backend.clone();
-        self.tasks.spawn("samples", async move {
+        self.tasks.spawn_endless("samples", async move {
             for round in 0u32.. {
                 queue.sample();
                 database.report(&backend);
