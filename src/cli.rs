@@ -199,17 +199,12 @@ impl Command {
 /// # Errors
 /// Neither is there.
 fn database_of(config: &db::Config) -> Result<db::Config, SettingError> {
-    let mut config = config.clone();
-    if config.database_url.is_none() && config.database_url_file.is_none() {
-        #[cfg(feature = "dev")]
-        if let Some(url) = crate::dev::running_dev_url(std::path::Path::new(".")) {
-            config.database_url = Some(url.into());
-        }
-        if config.database_url.is_none() {
-            return Err(SettingError(
-                "DATABASE_URL is not set, and no forebay dev runs in this folder".into(),
-            ));
-        }
+    if config.database_url.is_some() || config.database_url_file.is_some() {
+        return Ok(config.clone());
     }
-    Ok(config)
+    #[cfg(feature = "dev")]
+    if let Some(url) = crate::dev::running_dev_url(std::path::Path::new(".")) {
+        return Ok(db::Config { database_url: Some(url.into()), ..config.clone() });
+    }
+    Err(SettingError("DATABASE_URL is not set, and no forebay dev runs in this folder".into()))
 }
