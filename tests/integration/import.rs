@@ -50,11 +50,13 @@ fn ends_with(said: &Said, counts: &[(&str, usize)]) {
     }
 }
 
-/// Returns the count that follows that word: `committed 5`.
+/// Returns the count that follows that word: `committed: 5,`.
 fn told(text: &str, name: &str) -> Option<usize> {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let at = words.iter().rposition(|word| word.starts_with(name))?;
-    words.get(at + 1)?.parse().ok()
+    let at = words
+        .iter()
+        .position(|word| word.strip_suffix(':').map(|word| word.trim_end_matches('s')) == Some(name))?;
+    words.get(at + 1)?.trim_end_matches([',', ';']).parse().ok()
 }
 
 fn progress_file(file: &Path) -> PathBuf {

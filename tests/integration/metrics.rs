@@ -127,7 +127,10 @@ async fn every_series_is_there_from_the_start() {
         "{build:?}"
     );
     let limit = metrics.get("forebay_queue_limit_bytes");
-    assert!(limit > 0.0 && limit <= 512.0 * 1024.0 * 1024.0, "{limit} of JOURNAL_MAX_MB=512");
+    assert!(
+        limit > 0.0 && limit <= 512.0 * 1024.0 * 1024.0,
+        "{limit} of JOURNAL_MAX_MB=512"
+    );
     node.finish().await;
 }
 

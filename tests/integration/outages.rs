@@ -5,9 +5,10 @@ use std::sync::Arc;
 use rustix::process::Signal;
 
 use crate::harness::{
+    answer::Answer,
     client::Request,
     database::Database,
-    events::{batch_as, events},
+    events::{batch, batch_as, events, unique},
     eventually::until,
     node::Node,
     postgres::Postgres,
@@ -29,16 +30,6 @@ async fn behind_a_proxy(adjust: impl FnOnce(&mut Settings)) -> (Node, Proxy) {
     (node, proxy)
 }
 
-async fn error_count(node: &Node, class: &str) -> f64 {
-    let metrics = node.metrics().await;
-    let label = format!("class=\"{class}\"");
-    let series: Vec<&str> = metrics
-        .series()
-        .filter(|series| series.starts_with("forebay_copy_errors_total{") && series.contains(&label))
-        .collect();
-    series.iter().map(|series| metrics.get(series)).sum()
-}
-
 async fn lost_commit_lands_once(fault: CommitFault) {
     let (node, proxy) = behind_a_proxy(|_| ()).await;
     node.is_committed(&node.ingest(&events(1)).await).await;
@@ -56,10 +47,7 @@ async fn lost_commit_lands_once(fault: CommitFault) {
         assert_eq!(status["duplicates"], 0, "{status}");
         assert!(proxy.commits_struck() > before, "no COMMIT was struck");
     }
-    assert!(
-        error_count(&node, "commit_unknown").await >= 1.0,
-        "the ledger was asked"
-    );
+    assert!(node.errors("commit_unknown").await >= 1.0, "the ledger was asked");
     assert_eq!(node.database.event_count().await, 31);
     let metrics = node.metrics().await;
     assert_eq!(metrics.get("forebay_events_committed_total"), 31.0);
@@ -83,10 +71,7 @@ async fn reset_connections_are_opened_again() {
     node.is_committed(&node.ingest(&events(1)).await).await;
     proxy.set(Mode::Reset);
     node.accept(Request::json(&batch_as("orders-17", &events(3)))).await;
-    until("the reset has struck", async || {
-        error_count(&node, "connection").await > 0.0
-    })
-    .await;
+    until("the reset has struck", async || node.errors("connection").await > 0.0).await;
     let status = node.status("orders-17").await;
     assert_eq!(status["status"], "processing", "{status}");
     assert!(status["last_error"].is_string(), "{status}");
@@ -107,10 +92,7 @@ async fn silent_server_costs_a_deadline_and_nothing_else() {
     node.is_committed(&node.ingest(&events(1)).await).await;
     proxy.set(Mode::Silent);
     node.accept(Request::json(&batch_as("orders-17", &events(3)))).await;
-    until("the deadline has struck", async || {
-        error_count(&node, "deadline").await > 0.0
-    })
-    .await;
+    until("the deadline has struck", async || node.errors("deadline").await > 0.0).await;
     // A silent connection never speaks again: its messages are lost.
     proxy.set(Mode::Reset);
     proxy.set(Mode::Forward);
@@ -195,45 +177,64 @@ async fn read_only_server_is_waited_out() {
     node.finish().await;
 }
 
+/// Sends batches of a mebibyte from that address until one is refused; returns how many were taken, and the refusal.
+async fn fill(node: &Node, address: [u8; 4], query: &str) -> (usize, Answer) {
+    for number in 0..100 {
+        let mut big = events(50);
+        for event in &mut big {
+            event["payload"]["padding"] = "x".repeat(20_000).into();
+        }
+        let request = Request::json(&batch(&big))
+            .query(&format!("batch_id={}", unique("big")))
+            .query(query);
+        let answer = node.send(request.from_address(address)).await;
+        if answer.status != 202 {
+            return (number, answer);
+        }
+    }
+    panic!("the budget is 64 MiB")
+}
+
 #[tokio::test]
 async fn full_journal_is_503_queue_full_and_opens_again_by_itself() {
     let node = Node::start(|settings| {
-        settings.set("JOURNAL_MAX_MB", 64).set("FLUSH_WORKERS", 1);
+        settings.set("JOURNAL_MAX_MB", 128).set("FLUSH_WORKERS", 1);
     })
     .await;
     let lock = node.database.lock("batches").await;
-    let mut big = events(50);
-    for event in &mut big {
-        event["payload"]["padding"] = "x".repeat(20_000).into();
-    }
-    let mut accepted = 0;
-    let refused = loop {
-        let answer = node
-            .send(Request::json(&batch_as(&format!("big-{accepted}"), &big)))
-            .await;
-        if answer.status != 202 {
-            break answer;
-        }
-        accepted += 1;
-        assert!(accepted < 100, "the budget is 64 MiB");
-        big.iter_mut()
-            .for_each(|event| event["event_id"] = crate::harness::events::unique("evt").into());
-    };
+
+    let (of_one, refused) = fill(&node, [127, 0, 0, 1], "priority=0").await;
     let problem = refused.is_problem(503, "queue_full");
-    assert_eq!(problem["batch_id"], format!("big-{accepted}"));
-    let health = node.health().await.is(200);
-    assert_eq!(
-        (&health["status"], &health["checks"]["queue"]["status"]),
-        (&"degraded".into(), &"full".into())
+    assert!(problem["batch_id"].is_string(), "{problem}");
+    let (of_another, refused) = fill(&node, [127, 0, 0, 2], "priority=0").await;
+    refused.is_problem(503, "queue_full");
+    assert!(
+        of_one > 0 && of_another > 0,
+        "one caller holds at most half: {of_one}, {of_another}"
     );
+    let (of_high, refused) = fill(&node, [127, 0, 0, 3], "priority=10").await;
+    refused.is_problem(503, "queue_full");
+    assert!(of_high > 0, "what is urgent is taken for longer");
+    until("health tells it", async || {
+        let health = node.health().await.is(200);
+        health["status"] == "degraded" && health["checks"]["queue"]["status"] == "full"
+    })
+    .await;
     assert_eq!(node.probe("/readyz").await, Some(200), "a full queue is not ill health");
+    assert!(node.metrics().await.get("forebay_queue_fill_ratio") > 0.8);
 
     lock.release().await;
     until("the door opens again", async || {
-        node.send(Request::json(&batch_as("later", &events(1)))).await.status == 202
+        let request = Request::json(&batch_as("later", &events(1)));
+        node.send(request).await.status == 202
     })
     .await;
     node.is_idle().await;
-    assert_eq!(node.database.event_count().await, accepted * 50 + 1);
+    let taken = of_one + of_another + of_high;
+    assert_eq!(node.database.event_count().await, taken as i64 * 50 + 1);
+    until("health tells that too", async || {
+        node.health().await.is(200)["status"] == "healthy"
+    })
+    .await;
     node.finish().await;
 }

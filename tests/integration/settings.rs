@@ -264,7 +264,18 @@ async fn documents_name_each_variable_and_no_other() {
         .map(|(name, _)| name.to_owned())
         .filter(|name| is_name(name))
         .collect();
-    let unknown: Vec<_> = example.difference(&known).collect();
+    // Those of later releases are in the example, with a word that they are not obeyed yet; compose reads the last.
+    let later = [
+        "API_KEYS_FILE",
+        "RATE_LIMIT_REQUESTS",
+        "RATE_LIMIT_WINDOW",
+        "TRUSTED_PROXIES",
+        "POSTGRES_PASSWORD",
+    ];
+    let unknown: Vec<_> = example
+        .difference(&known)
+        .filter(|name| !later.contains(&name.as_str()))
+        .collect();
     assert!(unknown.is_empty(), ".env.example: nobody reads {unknown:?}");
     let readme = read("README.md");
     for name in variables_of("serve")

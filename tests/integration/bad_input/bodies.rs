@@ -1,10 +1,13 @@
 //! What can be wrong with a body before anybody looks at its events: type, coding, size, pace.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use crate::harness::{
     client::{Request, gzip, zstd},
     events::{batch, events},
+    eventually::DEADLINE,
     node::Node,
     raw::Raw,
     strace::peak_memory_kib,
@@ -131,11 +134,10 @@ async fn endless_body_is_answered_and_cut_off() {
     let headers = [("content-type", "application/json"), ("transfer-encoding", "chunked")];
     let mut raw = Raw::post(node.api(), &headers).await;
     let piece = vec![b' '; MEBIBYTE];
-    let mut sent = 0;
-    while sent < 4096 && raw.try_send_chunk(&piece).await {
-        sent += 1;
+    let begun = Instant::now();
+    while raw.try_send_chunk(&piece).await {
+        assert!(begun.elapsed() < DEADLINE, "the server reads for ever");
     }
-    assert!(sent < 4096, "the server reads for ever");
     node.finish().await;
 }
 
@@ -147,7 +149,7 @@ async fn decompression_bomb_is_413_and_costs_bounded_memory() {
     .await;
     let spaces = vec![b' '; 200 * MEBIBYTE];
     for (coding, bomb) in [("gzip", gzip(&spaces)), ("zstd", zstd(&spaces))] {
-        assert!(bomb.len() < MEBIBYTE, "the bomb is small");
+        assert!(bomb.len() < 4 * MEBIBYTE, "the bomb is small");
         for content_type in ["application/json", "application/x-ndjson"] {
             let request = Request::post(content_type, bomb.clone()).header("content-encoding", coding);
             let problem = node.send(request).await.is_problem(413, "too_large");

@@ -1,6 +1,6 @@
 //! The HTTP client of the tests, and requests that post a batch.
 
-use std::{io::Write, sync::OnceLock};
+use std::{io::Write, net::IpAddr, sync::OnceLock};
 
 use reqwest::{Client, Method};
 use serde_json::Value;
@@ -14,6 +14,7 @@ pub struct Request {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    from: Option<IpAddr>,
 }
 
 impl Request {
@@ -24,6 +25,7 @@ impl Request {
             path: path.to_owned(),
             headers: Vec::new(),
             body: Vec::new(),
+            from: None,
         }
     }
 
@@ -72,6 +74,12 @@ impl Request {
         self
     }
 
+    /// Sends it from that address of this machine: another caller, as long as callers have no names.
+    pub fn from_address(mut self, address: [u8; 4]) -> Self {
+        self.from = Some(address.into());
+        self
+    }
+
     /// Asks to wait for the commit.
     pub fn wait(self, seconds: u32) -> Self {
         self.header("prefer", &format!("wait={seconds}"))
@@ -91,7 +99,7 @@ impl Request {
 
     /// Sends it to that address; returns the answer, or `None` when the connection broke.
     pub async fn try_send(&self, address: &str) -> Option<Answer> {
-        let mut request = client().request(self.method.clone(), format!("http://{address}{}", self.path));
+        let mut request = client(self.from).request(self.method.clone(), format!("http://{address}{}", self.path));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -119,8 +127,8 @@ impl Request {
     }
 }
 
-/// Returns the client that all tests share. It takes what it is given: no redirects, no decompression, no retries.
-fn client() -> Client {
+/// Returns a client that takes what it is given: no redirects, no decompression, no retries.
+fn client(from: Option<IpAddr>) -> Client {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -128,6 +136,7 @@ fn client() -> Client {
     // A pooled connection belongs to the runtime of the test that opened it, so nothing is shared but the settings.
     Client::builder()
         .pool_max_idle_per_host(0)
+        .local_address(from)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()

@@ -81,7 +81,9 @@ impl Database {
                 let server = Postgres::shared();
                 let admin = Session::open(&server.url("postgres")).await;
                 // One is there if another test failed to make it.
-                admin.query(&format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")).await;
+                admin
+                    .query(&format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)"))
+                    .await;
                 admin.query(&format!("CREATE DATABASE {TEMPLATE}")).await;
                 let url = server.url(TEMPLATE);
                 forebay(&["migrate"]).env("DATABASE_URL", &url).run().await.succeeded();

@@ -191,6 +191,18 @@ impl Node {
         Metrics::parse(&answer.text())
     }
 
+    /// Returns how many errors of that class PostgreSQL has met it with.
+    pub async fn errors(&self, class: &str) -> f64 {
+        let metrics = self.metrics().await;
+        let label = format!("class=\"{class}\"");
+        let of_class = |series: &&str| series.starts_with("forebay_copy_errors_total{") && series.contains(&label);
+        metrics
+            .series()
+            .filter(of_class)
+            .map(|series| metrics.get(series))
+            .sum()
+    }
+
     /// Waits until nothing is in flight.
     pub async fn is_idle(&self) {
         until("nothing is in flight", async || {

@@ -51,7 +51,10 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
     let content = response["content"].as_object().into_iter().flatten();
     let mut content = content.map(|(name, content)| (essence(name), content));
     let content = content.find(|(name, _)| *name == media_type);
-    assert!(content.is_some() || method == "HEAD", "the OpenAPI lacks this content type: {answer}");
+    assert!(
+        content.is_some() || method == "HEAD",
+        "the OpenAPI lacks this content type: {answer}"
+    );
     let Some((_, content)) = content else { return };
     if media_type.ends_with("json") {
         let body = answer.json();

@@ -193,6 +193,21 @@ async fn maintain_makes_ahead_and_prunes_by_the_retention() {
 }
 
 #[tokio::test]
+async fn maintain_goes_on_beside_a_locked_month() {
+    let database = Database::create().await;
+    let lock = database.lock_leaf(Month::from_now(0)).await;
+    forebay(&["partitions", "maintain"])
+        .env("DATABASE_URL", database.url())
+        .env("PARTITIONS_AHEAD", 6)
+        .run()
+        .await
+        .succeeded();
+    lock.release().await;
+    assert!(has_leaf(&database, Month::from_now(6)).await);
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn pruned_month_is_refused_at_the_door_until_it_is_made_again() {
     let node = Node::start(|_| ()).await;
     let (pruned, kept) = (Month::from_now(-6), Month::from_now(-2));
@@ -237,6 +252,9 @@ async fn acknowledged_event_of_a_month_pruned_meanwhile_goes_to_quarantine() {
     let mut node = Node::on(&database, |_| ()).await;
     drop(database);
     let pruned = Month::from_now(-6);
+    run(&node.database, &["partitions", "create", "--month", &pruned.text()])
+        .await
+        .succeeded();
     let lock = node.database.lock("batches").await;
     let receipt = node.ingest(&events_at(&pruned.noon(1), 2)).await;
     lock.is_waited_for().await;
@@ -249,7 +267,6 @@ async fn acknowledged_event_of_a_month_pruned_meanwhile_goes_to_quarantine() {
 
     let status = node.is_final(receipt["batch_id"].as_str().unwrap()).await;
 
-    // Where the leaf was made before the kill, it was dropped with nothing in it.
     assert_eq!(
         (&status["status"], &status["quarantined"]),
         (&"failed".into(), &2.into()),
