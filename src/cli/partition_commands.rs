@@ -172,7 +172,7 @@ async fn list(config: &db::Config) -> anyhow::Result<Outcome> {
             .map_or_else(|| "unknown".to_owned(), |rows| rows.to_string());
         let mebibytes = leaf.bytes as f64 / 1_048_576.0;
         let (state, bounds) = (leaf.state.as_str(), leaf.bounds.as_deref().unwrap_or("none"));
-        println!("{:<24} {rows:>14} {mebibytes:>10.1}  {state:<9}  {bounds}", leaf.name);
+        println!("{:<24} {rows:>14} {mebibytes:>14.1}  {state:<9}  {bounds}", leaf.name);
     }
     Ok(Outcome::Done)
 }

@@ -46,7 +46,7 @@ pub struct Leaf {
     pub state: LeafState,
     /// Rows, as PostgreSQL estimates; none before it first looked.
     pub rows_estimate: Option<u64>,
-    /// Bytes of the table and its indexes.
+    /// Bytes of the table and its indexes, as PostgreSQL last counted them.
     pub bytes: u64,
 }
 
@@ -110,13 +110,19 @@ pub fn unsound_query() -> String {
 
 /// Returns the attached leaves, and those that were or look as if they should be, by name.
 ///
+/// Asks the catalog alone: a leaf that somebody has locked must not stop those who look after the others.
+///
 /// # Errors
 /// The catalog can't be read.
 pub async fn leaves(client: &impl GenericClient) -> Result<Vec<Leaf>, db::Error> {
     let sql = format!(
-        "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid), i.inhparent IS NOT NULL,
+        "SELECT c.relname::text, pg_get_expr(c.relpartbound, 0), i.inhparent IS NOT NULL,
                 c.relkind = 'r' AND coalesce(NOT i.inhdetachpending, false) AND {HAS_KEY},
-                c.reltuples::float8, pg_total_relation_size(c.oid)
+                c.reltuples::float8,
+                (SELECT sum(t.relpages::int8) FROM pg_class t
+                 WHERE t.oid IN (c.oid, c.reltoastrelid)
+                    OR t.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN (c.oid, c.reltoastrelid)))::int8
+                * current_setting('block_size')::int8
          FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND i.inhparent = to_regclass('events')
          WHERE i.inhparent IS NOT NULL
             OR (c.relkind IN ('r', 'p') AND c.relname ~ '^events_[0-9]{{4,}}_[0-9]{{2}}(_pruned)?$'
@@ -124,14 +130,10 @@ pub async fn leaves(client: &impl GenericClient) -> Result<Vec<Leaf>, db::Error>
          ORDER BY c.relname"
     );
     let rows = client.query(&sql, &[]).await?;
-    rows.iter().filter_map(|row| leaf(row).transpose()).collect()
+    rows.iter().map(leaf).collect()
 }
 
-/// Reads a leaf; none when it was dropped while the catalog was read, which leaves it without a size.
-fn leaf(row: &Row) -> Result<Option<Leaf>, db::Error> {
-    let Some(bytes) = row.try_get::<_, Option<i64>>(5)? else {
-        return Ok(None);
-    };
+fn leaf(row: &Row) -> Result<Leaf, db::Error> {
     let name: String = row.try_get(0)?;
     let state = match (row.try_get(2)?, row.try_get(3)?) {
         (true, true) => LeafState::Attached,
@@ -140,14 +142,15 @@ fn leaf(row: &Row) -> Result<Option<Leaf>, db::Error> {
         (false, _) => LeafState::Detached,
     };
     let rows: f64 = row.try_get(4)?;
-    Ok(Some(Leaf {
+    let bytes: Option<i64> = row.try_get(5)?;
+    Ok(Leaf {
         month: month_of(&name),
         name,
         bounds: row.try_get(1)?,
         state,
         rows_estimate: (rows >= 0.0).then_some(rows as u64),
-        bytes: bytes.unsigned_abs(),
-    }))
+        bytes: bytes.unwrap_or(0).unsigned_abs(),
+    })
 }
 
 /// What the name of a leaf ends in between its detachment and its end.

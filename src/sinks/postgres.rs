@@ -65,12 +65,25 @@ pub struct PostgresSink {
     instance: String,
     /// What one statement may take: `COPY_TIMEOUT_SECONDS`.
     timeout: Duration,
+    /// What begins each transaction.
+    begin: String,
     metrics: FlushMetrics,
     /// How often flushes meet events that are stored already.
     doubles: Doubles,
     memory: Mutex<Memory>,
     /// Held by the one flush that goes row by row.
     row_by_row: tokio::sync::Mutex<()>,
+}
+
+/// The longest wait for a lock: DDL nearby must not hold a lane for long.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Returns what begins a transaction. A lock that is not got must be told as such, because it names its month, before
+/// the deadline of the whole statement runs out. Neither READ WRITE nor READ ONLY: a server that was told to take no
+/// writes must be able to say so (25006).
+fn begin(copy_timeout: Duration) -> String {
+    let millis = LOCK_TIMEOUT.min(copy_timeout / 2).as_millis().max(1);
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {millis}")
 }
 
 impl PostgresSink {
@@ -80,6 +93,7 @@ impl PostgresSink {
             database,
             instance: instance.to_owned(),
             timeout: copy_timeout,
+            begin: begin(copy_timeout),
             metrics,
             doubles: Doubles::default(),
             memory: Mutex::default(),

@@ -102,13 +102,7 @@ impl<'f> Attempt<'f> {
         }
         let mut wanted = self.wanted(|_| true);
         let mut rows = self.expected(&wanted);
-        // Neither READ WRITE nor READ ONLY: a server that was told to take no writes must be able to say so (25006).
-        self.step(
-            Step::Begin,
-            None,
-            client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
-        )
-        .await?;
+        self.step(Step::Begin, None, client.batch_execute(&self.sink.begin)).await?;
         let insert = ledger::insert(client, batches, &rows, &self.sink.instance);
         let inserted = self.step(Step::Ledger, None, insert).await?;
         self.pid = inserted.pid;
