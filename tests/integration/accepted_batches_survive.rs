@@ -287,6 +287,52 @@ async fn failed_fdatasync_is_never_acknowledged() {
 }
 
 #[tokio::test]
+async fn damaged_record_is_skipped_and_counted_and_all_others_land() {
+    let mut node = Node::start(|_| ()).await;
+    let lock = node.database.lock_leaf(Month::from_now(0)).await;
+    let sent: Vec<Value> = events(9);
+    for event in &sent {
+        node.ingest(std::slice::from_ref(event)).await;
+    }
+    lock.is_waited_for().await;
+    node.kill();
+    lock.release().await;
+    assert!(
+        flip_a_byte_of(&node.journal(), &id(&sent[4])),
+        "the event is in the journal"
+    );
+
+    node.restart(|_| ()).await;
+    node.is_idle().await;
+
+    let others = sent
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| *index != 4)
+        .map(|(_, event)| event);
+    assert_eq!(node.database.event_ids().await, ids(others));
+    assert_eq!(node.metrics().await.get("forebay_journal_damaged_records_total"), 1.0);
+    node.finish().await;
+}
+
+/// Changes one byte of the only place in a folder's files where this text stands.
+fn flip_a_byte_of(folder: &std::path::Path, text: &str) -> bool {
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file());
+    for file in files {
+        let mut bytes = std::fs::read(&file).unwrap();
+        if let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) {
+            bytes[at] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
 async fn second_process_on_a_journal_is_refused() {
     let node = Node::start(|_| ()).await;
     let said = crate::harness::command::forebay(&["serve"])

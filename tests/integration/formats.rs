@@ -177,6 +177,21 @@ async fn ndjson_skips_empty_lines_and_counts_the_others() {
 }
 
 #[tokio::test]
+async fn line_of_ndjson_that_is_no_utf_8_is_rejected_alone() {
+    let node = Node::start(|_| ()).await;
+    let mut bad = event().to_string().into_bytes();
+    let at = bad.windows(8).position(|window| window == b"checkout").unwrap();
+    bad[at] = 0xff;
+    let good = event();
+    let body = [bad, b"\n".to_vec(), good.to_string().into_bytes()].concat();
+    let receipt = node.send(Request::post("application/x-ndjson", body)).await.is(202);
+    assert_errors(&receipt["errors"], &[(0, "malformed_json", "/0")]);
+    node.is_committed(&receipt).await;
+    assert_eq!(node.database.event_ids().await, [id(&good)]);
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn timestamps_are_stored_in_utc_to_the_microsecond() {
     let node = Node::start(|_| ()).await;
     let cases = [

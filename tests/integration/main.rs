@@ -9,6 +9,8 @@ mod harness;
 mod accepted_batches_survive;
 mod api;
 mod bad_input;
+mod bounds;
+mod commands;
 mod dev;
 mod drain;
 mod formats;

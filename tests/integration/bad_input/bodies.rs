@@ -40,6 +40,8 @@ async fn unknown_media_type_is_415_with_accept_post() {
             assert!(accepted.contains(ours), "{accepted}");
         }
     }
+    let untold = Request::new("POST", "/v1/ingest/batch");
+    node.send(untold).await.is_problem(415, "unsupported_media_type");
     for content_type in [
         "application/json; charset=utf-8",
         "application/json;charset=\"UTF-8\"",
