@@ -5,6 +5,7 @@ mod health_command;
 mod partition_commands;
 mod serve_command;
 mod verify_command;
+mod wording;
 
 use std::process::ExitCode;
 
@@ -34,13 +35,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Takes batches over HTTP and lands them in PostgreSQL.
+    ///
+    /// Each option is an environment variable too: --batch-size is BATCH_SIZE. A secret can also be read from a file.
     Serve(Box<ServeConfig>),
-    /// Serves on an embedded PostgreSQL in ./.forebay: everything in one command, without configuration.
+    /// Serves on an embedded PostgreSQL in ./.forebay, without any configuration.
+    ///
+    /// It listens on 127.0.0.1 unless HOST is set, and takes events of 10000 days unless EVENT_MAX_AGE_DAYS is. Commands
+    /// that are run in the same folder use its database by themselves. Ctrl-C stops all of it; the data stays.
     #[cfg(feature = "dev")]
     Dev(Box<serve_command::DevArgs>),
     /// Creates or upgrades the tables.
     Migrate(db::Config),
-    /// Makes, prunes and lists the monthly leaves.
+    /// Makes, drops and lists the monthly partitions.
     #[command(subcommand)]
     Partitions(partition_commands::Command),
     /// The same as `partitions create`.
@@ -49,15 +55,19 @@ pub enum Command {
     /// The same as `partitions cleanup`.
     #[command(name = "cleanup_partitions", hide = true)]
     CleanupPartitions(partition_commands::CleanupArgs),
-    /// Sends the events of a file through the HTTP API.
+    /// Sends the events of a file through the HTTP API, and waits until they have landed.
+    ///
+    /// Columns of CSV: event_id,occurred_at,user_id,event_type,properties_json. How far it came is noted in
+    /// FILE.forebay-import, so that the same command goes on after an interruption; events that were refused are listed
+    /// in FILE.rejected.ndjson. Exit code 0 when all have landed, else 1.
     Import(import::Args),
-    /// Compares the ledger with the table.
+    /// Checks that each batch of the ledger has its events in the table; exit code 1 when they differ.
     Verify(verify_command::Args),
-    /// Prints each setting of `serve` as it is in force; secrets are masked.
+    /// Checks the settings of `serve` and prints them as they are in force, without secrets.
     Config(Box<ServeConfig>),
-    /// Asks a running server on this host whether it is ready.
+    /// Asks the server on this machine whether it is ready: exit code 0 when it is, else 1.
     Healthcheck(health_command::Args),
-    /// Prints the OpenAPI document.
+    /// Prints the description of the HTTP API as an OpenAPI document.
     Openapi,
     /// Prints the folder of the embedded PostgreSQL's programs, and fetches them if need be.
     #[cfg(feature = "dev")]
@@ -92,9 +102,10 @@ impl From<Outcome> for ExitCode {
 
 /// Reads the command line and the environment, and runs the command.
 pub fn main() -> ExitCode {
-    let (cli, matches) = match parse() {
+    let command = wording::in_short(Cli::command());
+    let (cli, matches) = match parse(&command) {
         Ok(parsed) => parsed,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &command),
     };
     let result = cli.run(&matches);
     match result {
@@ -110,14 +121,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn parse() -> Result<(Cli, clap::ArgMatches), clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
+fn parse(command: &clap::Command) -> Result<(Cli, clap::ArgMatches), clap::Error> {
+    let matches = command.clone().try_get_matches()?;
     let cli = Cli::from_arg_matches(&matches)?;
     Ok((cli, matches))
 }
 
 /// Prints help as it is, and what is wrong as one line.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return if error.use_stderr() {
@@ -126,10 +137,7 @@ fn usage(error: &clap::Error) -> ExitCode {
             ExitCode::SUCCESS
         };
     }
-    let text = error.to_string();
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let line = first.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    eprintln!("forebay: {}", line.trim_start_matches("error: "));
+    eprintln!("forebay: {}", wording::line(error, command));
     ExitCode::from(2)
 }
 

@@ -67,6 +67,20 @@ impl fmt::Display for Mebibytes {
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct ServeConfig {
+    /// This replica's name in the ledger and the logs. Unset, it is the host's name.
+    #[arg(long, env = "INSTANCE", default_value_t = host_name(), hide_default_value = true)]
+    pub instance: String,
+
+    /// Creates or upgrades the tables first.
+    #[arg(long)]
+    pub migrate: bool,
+
+    /// Lands also batches that lay in the journal for longer than `LEDGER_RETENTION_DAYS`.
+    ///
+    /// The ledger has forgotten batches of that age, so that events without a timestamp could be stored twice.
+    #[arg(long)]
+    pub replay_old: bool,
+
     /// The HTTP servers.
     #[command(flatten)]
     pub http: crate::http::Config,
@@ -94,20 +108,6 @@ pub struct ServeConfig {
     /// What this release refuses.
     #[command(flatten)]
     pub later: NotYet,
-
-    /// This replica's name in the ledger and the logs; the host's name unless given.
-    #[arg(long, env = "INSTANCE", default_value_t = host_name(), hide_default_value = true)]
-    pub instance: String,
-
-    /// Creates or upgrades the tables before it serves.
-    #[arg(long)]
-    pub migrate: bool,
-
-    /// Sends in also the batches that lay in the journal for longer than `LEDGER_RETENTION_DAYS`.
-    ///
-    /// The ledger has forgotten batches of that age, so that events without a timestamp could be stored twice.
-    #[arg(long)]
-    pub replay_old: bool,
 }
 
 /// Settings that a later release obeys. Until then, setting one is an error: silence would pass for protection.

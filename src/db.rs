@@ -34,6 +34,7 @@ use tls::SslMode;
 
 /// Settings of the connections to PostgreSQL.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "PostgreSQL")]
 #[group(skip)]
 pub struct Config {
     /// Where PostgreSQL is: `postgresql://user:password@host:5432/database?sslmode=verify-full`.
@@ -48,7 +49,7 @@ pub struct Config {
     #[arg(long, env = "DB_POOL_MIN_SIZE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub db_pool_min_size: u32,
 
-    /// Connections at most. Lanes take theirs from it; three are kept for status, health and partitions.
+    /// Connections at most. Three of them are kept for status, health and partitions, the others are for lanes.
     #[arg(long, env = "DB_POOL_MAX_SIZE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub db_pool_max_size: u32,
 }

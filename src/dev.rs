@@ -20,6 +20,7 @@ use crate::config::SettingError;
 
 /// Where the embedded PostgreSQL's programs come from. Unset, forebay looks for them itself.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Embedded PostgreSQL")]
 #[group(skip)]
 pub struct Config {
     /// Folder of PostgreSQL programs (`initdb` and `postgres`, 15 or newer) to use.

@@ -31,13 +31,14 @@ use crate::{
 
 /// Settings of the flusher.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Flushes: what is written to PostgreSQL at once")]
 #[group(skip)]
 pub struct Config {
-    /// Events that end a flush when the queue is calm; with a backlog a flush holds up to five times as many.
+    /// Events that end a flush (one transaction) when the queue is calm; with a backlog a flush holds up to five times as many.
     #[arg(long, env = "BATCH_SIZE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub batch_size: u32,
 
-    /// Seconds after which a batch of priority 0 is due; one of priority 10 is due at once.
+    /// Seconds after which a batch of priority 0 is due; one of priority 10 is due at once. An idle server does not wait so long.
     #[arg(long, env = "BATCH_TIMEOUT_SECONDS", default_value = "30")]
     pub batch_timeout_seconds: Seconds,
 
@@ -45,7 +46,7 @@ pub struct Config {
     #[arg(long, env = "MAX_BATCH_MEMORY_MB", default_value = "100")]
     pub max_batch_memory_mb: Mebibytes,
 
-    /// COPY lanes: flushes that are written at the same time, each on a connection of its own.
+    /// Lanes: flushes that are written at the same time, each on a connection of its own.
     #[arg(long, env = "FLUSH_WORKERS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub flush_workers: u32,
 

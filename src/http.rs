@@ -47,6 +47,7 @@ use crate::{
 
 /// Settings of the HTTP servers.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "HTTP")]
 #[group(skip)]
 pub struct Config {
     /// Address that both ports are bound to. Unset, it is 0.0.0.0, and 127.0.0.1 for `dev`.

@@ -31,6 +31,7 @@ const LARGE_BODY: usize = 128 * 1024;
 
 /// Settings of the door.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Events")]
 #[group(skip)]
 pub struct Config {
     /// Events that one batch may hold.

@@ -19,14 +19,15 @@ use crate::{
 
 /// Settings of the leaves.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Partitions")]
 #[group(skip)]
 pub struct Config {
-    /// Months after the current one that have a leaf ahead of time.
-    #[arg(long, env = "PARTITIONS_AHEAD", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=120))]
+    /// Months after the current one whose partition is made ahead of time.
+    #[arg(long, env = "PARTITIONS_AHEAD", value_name = "MONTHS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=120))]
     pub partitions_ahead: u32,
 
     /// How long events are kept: `12months`, `90days` or `2years`. Unset, all are kept.
-    #[arg(long, env = "PARTITION_RETENTION")]
+    #[arg(long, env = "PARTITION_RETENTION", value_name = "TIME")]
     pub partition_retention: Option<Retention>,
 }
 

@@ -44,9 +44,10 @@ use crate::{
 
 /// Settings of the queue.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Journal")]
 #[group(skip)]
 pub struct Config {
-    /// Folder of the journal. One process owns it.
+    /// Folder where batches are kept until they are committed, on a disk that outlives the process. One process owns it.
     #[arg(long, env = "JOURNAL_DIR", default_value = "./journal")]
     pub journal_dir: PathBuf,
 
@@ -54,7 +55,7 @@ pub struct Config {
     #[arg(long, env = "JOURNAL_MAX_MB", default_value = "4096")]
     pub journal_max_mb: Mebibytes,
 
-    /// MiB of memory for the journal's index and the flush buffers of all lanes.
+    /// MiB of memory for the journal's index and for the rows that are being written.
     #[arg(long, env = "QUEUE_MEMORY_MB", default_value = "256")]
     pub queue_memory_mb: Mebibytes,
 }

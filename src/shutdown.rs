@@ -13,6 +13,7 @@ use crate::config::Seconds;
 
 /// Settings of the orderly stop.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Shutdown")]
 #[group(skip)]
 pub struct Config {
     /// Seconds that lanes may go on writing what is queued once the process was told to stop.

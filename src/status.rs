@@ -36,9 +36,10 @@ const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duratio
 
 /// Settings of the status.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Status: Redis and the ledger")]
 #[group(skip)]
 pub struct Config {
-    /// Where Redis is. Without it, statuses come from this replica's memory and the ledger.
+    /// Where Redis is: `redis://[user:password@]host[:port][/database]`. Without it, statuses come from this replica's memory and the ledger.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 
@@ -46,7 +47,7 @@ pub struct Config {
     #[arg(long, env = "REDIS_URL_FILE")]
     pub redis_url_file: Option<PathBuf>,
 
-    /// What each of our keys in Redis starts with.
+    /// What each key in Redis starts with.
     #[arg(long, env = "REDIS_KEY_PREFIX", default_value = "forebay:")]
     pub redis_key_prefix: String,
 
@@ -54,7 +55,7 @@ pub struct Config {
     #[arg(long, env = "STATUS_TTL_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub status_ttl_seconds: u64,
 
-    /// Days that the ledger knows a batch. Sent again later, its events are still known by their own key.
+    /// Days that the ledger (table batches) knows a batch. Sent again later, its events are still known by their own key.
     #[arg(long, env = "LEDGER_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub ledger_retention_days: u32,
 }

@@ -20,14 +20,14 @@ const QUIET: &str = "deadpool=error,refinery_core=warn,tokio_postgres=error";
 
 /// Settings of the log.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Log")]
 #[group(skip)]
 pub struct Config {
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`; for one module as in
-    /// `info,forebay::queue=debug`.
+    /// What is logged: error, warn, info, debug, trace or off; for one module as in info,forebay::queue=debug.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
     pub log_level: String,
 
-    /// The form of a line: `json` or `text`. Unset, it is text on a terminal, else JSON.
+    /// The form of a line: json or text. Unset, it is text on a terminal, else json.
     #[arg(long, env = "LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
 }

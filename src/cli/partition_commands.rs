@@ -11,13 +11,13 @@ use crate::{
 /// What to do about the leaves.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes the leaf of a month; one that is there is fine.
+    /// Makes the partition of a month; one that is there is fine.
     Create(CreateArgs),
-    /// Drops the leaves that are older than a time span.
+    /// Drops the partitions of months that are older than a time span.
     Cleanup(CleanupArgs),
-    /// Makes the leaves ahead, drops those beyond `PARTITION_RETENTION` and prunes the ledger; for a cron job.
+    /// The daily round: makes partitions ahead, drops those beyond `PARTITION_RETENTION`, prunes the ledger.
     Maintain(MaintainArgs),
-    /// Lists the leaves.
+    /// Lists the partitions.
     List(db::Config),
 }
 
@@ -25,48 +25,48 @@ pub enum Command {
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct CreateArgs {
-    /// PostgreSQL.
-    #[command(flatten)]
-    pub database: db::Config,
     /// The month, such as 2024-02.
     #[arg(long)]
     pub month: Month,
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub database: db::Config,
 }
 
 /// Which leaves to drop.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct CleanupArgs {
+    /// How old: `3months`, `90days` or `2years`. Not shorter than `PARTITION_RETENTION`.
+    #[arg(long, value_name = "TIME")]
+    pub older_than: Retention,
+    /// Says what would be dropped, and drops nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// PostgreSQL.
     #[command(flatten)]
     pub database: db::Config,
     /// The leaves.
     #[command(flatten)]
     pub partitions: partitions::Config,
-    /// How old: `3months`, `90days` or `2years`. Not shorter than `PARTITION_RETENTION`.
-    #[arg(long)]
-    pub older_than: Retention,
-    /// Says what would be dropped, and drops nothing.
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// How to look after the leaves.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct MaintainArgs {
+    /// Says what would be done, and does nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Days that the ledger (table batches) knows a batch.
+    #[arg(long, env = "LEDGER_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub ledger_retention_days: u32,
     /// PostgreSQL.
     #[command(flatten)]
     pub database: db::Config,
     /// The leaves.
     #[command(flatten)]
     pub partitions: partitions::Config,
-    /// Days that the ledger knows a batch.
-    #[arg(long, env = "LEDGER_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    pub ledger_retention_days: u32,
-    /// Says what would be done, and does nothing.
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// Runs one of `partitions …`.

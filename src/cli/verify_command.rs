@@ -11,15 +11,15 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// PostgreSQL.
-    #[command(flatten)]
-    pub database: db::Config,
     /// Only batches that were committed since then: an RFC 3339 time.
-    #[arg(long, value_parser = parse_since)]
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub since: Option<Timestamp>,
     /// Days that the ledger knows a batch: events that came in before are not asked for theirs.
     #[arg(long, env = "LEDGER_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub ledger_retention_days: u32,
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub database: db::Config,
 }
 
 fn parse_since(text: &str) -> Result<Timestamp, String> {

@@ -11,10 +11,10 @@ use crate::config::SettingError;
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// File of events: .ndjson or .csv, also with .gz or .zst; "-" reads NDJSON from the standard input.
+    /// File of events: .ndjson or .csv, also with .gz or .zst; - reads NDJSON from the standard input.
     pub file: PathBuf,
 
-    /// Where forebay is.
+    /// Where the server is.
     #[arg(long, default_value = "http://localhost:8000", value_parser = parse_url)]
     pub url: Url,
 
@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
 
-    /// Service of a CSV file's events; unset, the file's name without its endings.
+    /// Service of a CSV file's events. Unset, it is the file's name without its endings.
     #[arg(long)]
     pub service_name: Option<String>,
 
