@@ -99,7 +99,7 @@ impl App {
             health: Arc::clone(&health),
             on_failed: Box::new(move || journal_died.report_failed("journal")),
         })
-        .with_context(|| format!("open the journal in {}", config.queue.journal_dir.display()))?;
+        .context("JOURNAL_DIR")?;
         let timeout = config.flusher.batch_timeout_seconds.0;
         let queue = Queue::new(journal, &config.queue, timeout, clock, Arc::clone(&health), &metrics);
 
@@ -130,7 +130,7 @@ impl App {
         let listeners = Listeners::bind(&config.http, surroundings.default_host).await?;
         let (api, admin) = (listeners.api_addr()?, listeners.admin_addr()?);
         tracing::info!(api = %api, admin = %admin, "listening");
-        tracing::warn!("API_KEYS_FILE is not set, so anybody who reaches the ingest port may send events");
+        tracing::warn!("the API is open: whoever reaches its port may send events");
         if let Some(banner) = surroundings.banner {
             use secrecy::ExposeSecret;
             let url = config

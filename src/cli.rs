@@ -36,11 +36,11 @@ pub struct Cli {
 pub enum Command {
     /// Takes batches over HTTP and lands them in PostgreSQL.
     ///
-    /// Each option is an environment variable too: --batch-size is BATCH_SIZE. A secret can also be read from a file.
+    /// Each option is an environment variable too: `--batch-size` is `BATCH_SIZE`. A secret can also be read from a file.
     Serve(Box<ServeConfig>),
     /// Serves on an embedded PostgreSQL in ./.forebay, without any configuration.
     ///
-    /// It listens on 127.0.0.1 unless HOST is set, and takes events of 10000 days unless EVENT_MAX_AGE_DAYS is. Commands
+    /// It listens on 127.0.0.1 unless `HOST` is set, and takes events of 10000 days unless `EVENT_MAX_AGE_DAYS` is. Commands
     /// that are run in the same folder use its database by themselves. Ctrl-C stops all of it; the data stays.
     #[cfg(feature = "dev")]
     Dev(Box<serve_command::DevArgs>),
@@ -57,7 +57,7 @@ pub enum Command {
     CleanupPartitions(partition_commands::CleanupArgs),
     /// Sends the events of a file through the HTTP API, and waits until they have landed.
     ///
-    /// Columns of CSV: event_id,occurred_at,user_id,event_type,properties_json. How far it came is noted in
+    /// Columns of CSV: `event_id,occurred_at,user_id,event_type,properties_json`. How far it came is noted in
     /// FILE.forebay-import, so that the same command goes on after an interruption; events that were refused are listed
     /// in FILE.rejected.ndjson. Exit code 0 when all have landed, else 1.
     Import(import::Args),

@@ -22,7 +22,7 @@ use std::{
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
 
 use crate::{
     config::{SettingError, secret},
@@ -76,11 +76,16 @@ const FORCED_OPTIONS: &str = "-c synchronous_commit=on";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection was opened.
-    #[error("no connection to PostgreSQL")]
-    Connect(#[source] tokio_postgres::Error),
+    #[error("no connection to PostgreSQL at {address}")]
+    Connect {
+        /// Host and port, or several.
+        address: Arc<str>,
+        /// Why.
+        source: tokio_postgres::Error,
+    },
     /// No connection was there, or opened, in time.
-    #[error("no connection to PostgreSQL in time")]
-    ConnectDeadline,
+    #[error("no connection to PostgreSQL at {0} in time")]
+    ConnectDeadline(Arc<str>),
     /// A statement failed.
     #[error("a statement failed in PostgreSQL")]
     Statement(#[from] tokio_postgres::Error),
@@ -93,15 +98,19 @@ impl Error {
     /// Returns the SQLSTATE, where PostgreSQL sent one.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Connect(error) | Self::Statement(error) => error.code().map(tokio_postgres::error::SqlState::code),
-            Self::ConnectDeadline | Self::Deadline => None,
+            Self::Connect { source: error, .. } | Self::Statement(error) => {
+                error.code().map(tokio_postgres::error::SqlState::code)
+            }
+            Self::ConnectDeadline(_) | Self::Deadline => None,
         }
     }
 
     /// Returns whether the server was reached and takes no writes.
     pub fn is_read_only_server(&self) -> bool {
-        let Self::Connect(error) = self else { return false };
-        let io = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        let Self::Connect { source, .. } = self else {
+            return false;
+        };
+        let io = std::error::Error::source(source).and_then(|cause| cause.downcast_ref::<std::io::Error>());
         // The driver's own verdict has no error number; a socket that may not be opened has one.
         io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied && io.raw_os_error().is_none())
     }
@@ -113,6 +122,8 @@ pub struct Database {
     lanes: Pool,
     side: Pool,
     connector: Connector,
+    /// Where the server is, for messages.
+    address: Arc<str>,
     /// Goes up when all connections so far are given up.
     generation: Arc<AtomicU64>,
     application_name: Arc<str>,
@@ -167,6 +178,7 @@ impl Database {
             lanes: size(config.db_pool_max_size.saturating_sub(SIDE_CONNECTIONS).max(1)),
             side: size(SIDE_CONNECTIONS),
             connector,
+            address: address(&target.config).into(),
             generation: Arc::default(),
             application_name: application_name.into(),
             min_size: config.db_pool_min_size,
@@ -205,8 +217,11 @@ impl Database {
     async fn take(&self, pool: &Pool) -> Result<Connection, Error> {
         let generation = self.generation.load(Relaxed);
         let object = pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => Error::Connect(error),
-            _ => Error::ConnectDeadline,
+            PoolError::Backend(source) => Error::Connect {
+                address: Arc::clone(&self.address),
+                source,
+            },
+            _ => Error::ConnectDeadline(Arc::clone(&self.address)),
         })?;
         Ok(Connection::new(object, generation, Arc::clone(&self.generation)))
     }
@@ -285,6 +300,23 @@ fn pool(config: &tokio_postgres::Config, connector: &Connector, size: usize) -> 
         .expect("a runtime is named, which is all that timeouts need")
 }
 
+/// Returns `host:port`, separated by commas where there are several: no user, no password.
+fn address(config: &tokio_postgres::Config) -> String {
+    let host = |host: &Host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(folder) => folder.display().to_string(),
+    };
+    let mut hosts: Vec<_> = config.get_hosts().iter().map(host).collect();
+    if hosts.is_empty() {
+        hosts = config.get_hostaddrs().iter().map(ToString::to_string).collect();
+    }
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    let addresses = hosts.iter().enumerate();
+    let addresses: Vec<_> = addresses.map(|(index, host)| format!("{host}:{}", port(index))).collect();
+    addresses.join(",")
+}
+
 fn application_name(instance: &str) -> String {
     let printable = |c: char| if c.is_ascii_graphic() { c } else { '_' };
     let name = "forebay/".chars().chain(instance.chars().map(printable));
@@ -333,6 +365,17 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let url = format!("host={} user=nobody", empty.path().display());
         let database = Database::new(&config(&url, 4), "a").unwrap();
-        assert!(matches!(database.lane().await, Err(Error::Connect(_))));
+        assert!(matches!(database.lane().await, Err(Error::Connect { .. })));
+    }
+
+    #[test]
+    fn address_is_told_without_secrets() {
+        for (url, told) in [
+            ("postgresql://user:pass@db.example/events", "db.example:5432"),
+            ("host=a,b port=1,2 password=pass", "a:1,b:2"),
+            ("host=/run/postgresql port=5433", "/run/postgresql:5433"),
+        ] {
+            assert_eq!(address(&url.parse().unwrap()), told);
+        }
     }
 }

@@ -100,8 +100,13 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let mut rejected = RejectedList::open(args.beside(".rejected.ndjson"), &progress)?;
     let report = Report::start(&args, &input, &progress);
     let sender = Sender::new(&args, key, &report)?;
-    let ended = send_all(input, &sender, &report, &mut progress, &mut rejected).await;
+    let mut has_sent = progress.before().0 > 0;
+    let ended = send_all(input, &sender, &report, &mut progress, &mut rejected, &mut has_sent).await;
     report.close();
+    if let (Err(_), false) = (&ended, has_sent) {
+        progress.remove(); // It would be in the way of the file once that is mended.
+        return ended.map(|_| Outcome::Incomplete);
+    }
     let hint = match &ended {
         Ok(true) => None,
         _ if progress.path().is_some() => Some("Run the same command again to go on from here."),
@@ -129,6 +134,7 @@ async fn send_all(
     report: &Report,
     progress: &mut Progress,
     rejected: &mut RejectedList,
+    has_sent: &mut bool,
 ) -> anyhow::Result<bool> {
     let mut batches = read_ahead(input)?;
     let mut in_flight = FuturesUnordered::new();
@@ -156,6 +162,7 @@ async fn send_all(
             batch = batches.recv(), if has_room && !at_end => match batch {
                 Some(Ok(batch)) if progress.is_done(batch.number) => {}
                 Some(Ok(batch)) => {
+                    *has_sent = true;
                     in_flight_bytes += batch.body.len();
                     let id = progress.batch_id(batch.number);
                     in_flight.push(async move {

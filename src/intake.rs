@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Days that an event's timestamp may lie in the past, unless set.
-const EVENT_MAX_AGE_DAYS: u32 = 1830;
+pub(crate) const EVENT_MAX_AGE_DAYS: u32 = 1830;
 /// A body larger than this is parsed off the threads that serve connections.
 const LARGE_BODY: usize = 128 * 1024;
 

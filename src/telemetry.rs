@@ -6,11 +6,20 @@
 mod json;
 
 use std::{
+    fmt,
     io::IsTerminal,
     time::{Duration, Instant},
 };
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::format::JsonFields, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{
+        format::{JsonFields, Writer},
+        time::FormatTime,
+    },
+    util::SubscriberInitExt,
+};
 
 use crate::config::SettingError;
 use json::JsonLines;
@@ -23,7 +32,7 @@ const QUIET: &str = "deadpool=error,refinery_core=warn,tokio_postgres=error";
 #[command(next_help_heading = "Log")]
 #[group(skip)]
 pub struct Config {
-    /// What is logged: error, warn, info, debug, trace or off; for one module as in info,forebay::queue=debug.
+    /// What is logged: error, warn, info, debug, trace or off; for one module as in `info,forebay::queue=debug`.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
     pub log_level: String,
 
@@ -94,7 +103,11 @@ pub fn init(config: &Config, instance: &str) -> Result<(), SettingError> {
         .with_writer(std::io::stderr)
         .with_env_filter(config.filter()?);
     let started = match config.format(is_terminal)? {
-        Format::Text => log.with_ansi(is_terminal).finish().try_init(),
+        Format::Text => {
+            let is_detailed = config.filter()?.max_level_hint() > Some(LevelFilter::INFO);
+            let log = log.with_timer(Millis).with_target(is_detailed);
+            log.with_ansi(is_terminal).finish().try_init()
+        }
         Format::Json => log
             .fmt_fields(JsonFields::new())
             .event_format(JsonLines::new(instance))
@@ -104,6 +117,15 @@ pub fn init(config: &Config, instance: &str) -> Result<(), SettingError> {
     // An error says only that a log is there already.
     drop(started);
     Ok(())
+}
+
+/// Moments in a line of text: UTC, as short as a reader wants them. JSON has all digits.
+struct Millis;
+
+impl FormatTime for Millis {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:.3}", jiff::Timestamp::now())
+    }
 }
 
 /// Decides when a line that comes again and again is logged: at most once in an interval.

@@ -164,12 +164,7 @@ impl Leaves {
     /// Makes the leaves ahead; pruning is left to the command.
     async fn make_ahead(&self) -> bool {
         match partitions::make_ahead(&self.database, self.clock.now(), self.ahead).await {
-            Ok(made) => {
-                for month in made {
-                    tracing::info!(month = %month, "made a leaf ahead");
-                }
-                true
-            }
+            Ok(_) => true,
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),

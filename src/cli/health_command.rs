@@ -1,7 +1,11 @@
 //! `healthcheck`: for container engines, which have no HTTP client at hand.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use anyhow::Context;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -34,7 +38,9 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
         .filter(|host| !host.is_unspecified())
         .unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let answer = tokio::time::timeout(LIMIT, ask(host, args.admin_port)).await;
-    let answer = answer.map_err(|_| anyhow::anyhow!("no answer within {} s", LIMIT.as_secs()))??;
+    let address = SocketAddr::new(host, args.admin_port);
+    let answer = answer.map_err(|_| anyhow::anyhow!("no answer from {address} within {} s", LIMIT.as_secs()))?;
+    let answer = answer.with_context(|| format!("no server at {address}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     println!("{}", body.trim());
     let is_ready = head.split_whitespace().nth(1) == Some("200");

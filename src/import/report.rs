@@ -165,7 +165,7 @@ impl Report {
             ));
         }
         if quarantined > 0 {
-            text.push_str("\nthe quarantined events are listed by: forebay quarantine list");
+            text.push_str("\nthe quarantined events are in the table quarantine, each with its reason");
         }
         text
     }
