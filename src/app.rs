@@ -208,7 +208,7 @@ impl App {
     async fn run(self, mut signals: Signals) -> anyhow::Result<Outcome> {
         let failed = tokio::select! {
             signal = signals.next() => {
-                tracing::info!(signal, "told to stop");
+                tracing::info!(signal, "told to stop; a second signal ends it at once");
                 None
             }
             part = self.tasks.part_failed() => {

@@ -313,7 +313,9 @@ fn address(config: &tokio_postgres::Config) -> String {
     let ports = config.get_ports();
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
     let addresses = hosts.iter().enumerate();
-    let addresses: Vec<_> = addresses.map(|(index, host)| format!("{host}:{}", port(index))).collect();
+    let addresses: Vec<_> = addresses
+        .map(|(index, host)| format!("{host}:{}", port(index)))
+        .collect();
     addresses.join(",")
 }
 

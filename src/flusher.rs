@@ -31,7 +31,7 @@ use crate::{
 
 /// Settings of the flusher.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Flushes: what is written to PostgreSQL at once")]
+#[command(next_help_heading = "Flushes")]
 #[group(skip)]
 pub struct Config {
     /// Events that end a flush (one transaction) when the queue is calm; with a backlog a flush holds up to five times as many.

@@ -36,7 +36,7 @@ const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duratio
 
 /// Settings of the status.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Status: Redis and the ledger")]
+#[command(next_help_heading = "Status, Redis, ledger")]
 #[group(skip)]
 pub struct Config {
     /// Where Redis is: `redis://[user:password@]host[:port][/database]`. Without it, statuses come from this replica's memory and the ledger.

@@ -16,9 +16,11 @@ const SECRETS: [&str; 2] = ["DATABASE_URL", "REDIS_URL"];
 /// A wrong setting, as `serve` would say it.
 pub fn run(config: &ServeConfig, matches: &ArgMatches) -> anyhow::Result<Outcome> {
     let mut config = config.clone();
+    let is_given = config.database.database_url.is_some();
     if let Ok(database) = database_of(&config.database) {
         config.database = database;
     }
+    let is_of_dev = !is_given && config.database.database_url.is_some();
     app::check(&config)?;
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(Outcome::Done);
@@ -34,8 +36,11 @@ pub fn run(config: &ServeConfig, matches: &ArgMatches) -> anyhow::Result<Outcome
         };
         let values = matches.get_raw(argument.get_id().as_str()).unwrap_or_default();
         let values: Vec<_> = values.map(|value| value.to_string_lossy().into_owned()).collect();
-        let value = values.join(",");
-        println!("{variable}={}", shown(variable, value));
+        let value = match (variable, is_of_dev) {
+            ("DATABASE_URL", true) => "(that of the running dev, not shown)".to_owned(),
+            _ => shown(variable, values.join(",")),
+        };
+        println!("{variable}={value}");
     }
     Ok(Outcome::Done)
 }

@@ -133,7 +133,7 @@ mod tests {
         );
         assert_eq!(
             told(&["forebay", "import", "a.csv", "--url", "ftp://x"]),
-            "--url can't be \"ftp://x\": not the address of an HTTP server"
+            "--url can't be \"ftp://x\": not the address of an HTTP server such as http://localhost:8000"
         );
     }
 

@@ -130,10 +130,9 @@ fn read_format(name: &str) -> Option<Format> {
 }
 
 fn parse_url(text: &str) -> Result<Url, String> {
-    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err("not the address of an HTTP server".into());
-    }
+    let url = Url::parse(text).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    let mut url = url.ok_or("not the address of an HTTP server such as http://localhost:8000")?;
     // Paths of the API are joined to it, and a proxy may serve it below a path.
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));

@@ -58,7 +58,9 @@ impl Failure {
     /// Returns PostgreSQL's error, where it sent one.
     pub(super) fn db_error(&self) -> Option<&DbError> {
         match &self.cause {
-            Cause::Database(db::Error::Connect { source: error, .. } | db::Error::Statement(error)) => error.as_db_error(),
+            Cause::Database(db::Error::Connect { source: error, .. } | db::Error::Statement(error)) => {
+                error.as_db_error()
+            }
             _ => None,
         }
     }
