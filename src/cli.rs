@@ -212,7 +212,12 @@ fn database_of(config: &db::Config) -> Result<db::Config, SettingError> {
     }
     #[cfg(feature = "dev")]
     if let Some(url) = crate::dev::running_dev_url(std::path::Path::new(".")) {
-        return Ok(db::Config { database_url: Some(url.into()), ..config.clone() });
+        return Ok(db::Config {
+            database_url: Some(url.into()),
+            ..config.clone()
+        });
     }
-    Err(SettingError("DATABASE_URL is not set, and no forebay dev runs in this folder".into()))
+    Err(SettingError(
+        "DATABASE_URL is not set, and no forebay dev runs in this folder".into(),
+    ))
 }
