@@ -58,7 +58,7 @@ impl App {
         tokio::time::sleep(delay).await;
         tracing::info!(
             elapsed_ms = started.elapsed().as_millis() as u64,
-            "drain: not ready any more"
+            "drain: proxies had their time to look elsewhere"
         );
 
         let deadline = tokio::time::Instant::now() + self.config.shutdown.shutdown_timeout_seconds.0;
