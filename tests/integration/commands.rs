@@ -49,7 +49,11 @@ async fn server_without_tables_takes_batches_but_is_not_ready_until_they_are_the
 #[tokio::test]
 async fn serve_migrates_when_told_to_while_others_do_too() {
     let database = Arc::new(Database::empty().await);
-    let start = || Node::on(&database, |settings| drop(settings.flag("--migrate")));
+    let start = || {
+        Node::on(&database, |settings| {
+            settings.flag("--migrate");
+        })
+    };
     let (first, second) = tokio::join!(start(), start());
     first.is_committed(&first.ingest(&events(2)).await).await;
     second.is_committed(&second.ingest(&events(2)).await).await;
