@@ -10,6 +10,7 @@ use crate::harness::{
     database::Database,
     events::{batch_as, event_at, events, id},
     eventually::until,
+    folder::temporary,
     month::Month,
     node::Node,
     postgres::Postgres,
@@ -162,7 +163,7 @@ async fn door_is_open_while_postgresql_is_away_at_start() {
 
 #[tokio::test]
 async fn each_202_is_written_after_the_fdatasync_of_its_segment() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let file = folder.path().join("trace");
     let mut trace = None;
     let mut node = Node::start(|settings| trace = Some(Trace::of(settings, &file, &[]))).await;
@@ -198,7 +199,7 @@ async fn each_202_is_written_after_the_fdatasync_of_its_segment() {
 
 #[tokio::test]
 async fn repeat_of_a_batch_that_is_not_synced_yet_waits_for_its_fdatasync() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let file = folder.path().join("trace");
     let mut trace = None;
     let mut node = Node::start(|settings| {
@@ -246,7 +247,7 @@ async fn repeat_of_a_batch_that_is_not_synced_yet_waits_for_its_fdatasync() {
 
 #[tokio::test]
 async fn failed_fdatasync_is_never_acknowledged() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let file = folder.path().join("trace");
     let mut trace = None;
     let mut node = Node::start(|_| ()).await;

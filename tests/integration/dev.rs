@@ -14,13 +14,14 @@ use crate::harness::{
     command::{PROGRAM, forebay},
     events::{batch, events},
     eventually::{eventually, until},
+    folder::temporary,
     postgres::Postgres,
     process::Process,
 };
 
 /// Returns a folder that the user who runs PostgreSQL can enter.
 fn folder() -> TempDir {
-    let folder = tempfile::Builder::new().prefix("forebay-test-dev-").tempdir().unwrap();
+    let folder = temporary("dev");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }

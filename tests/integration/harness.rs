@@ -8,6 +8,7 @@ pub mod command;
 pub mod database;
 pub mod events;
 pub mod eventually;
+pub mod folder;
 pub mod metrics;
 pub mod month;
 pub mod node;

@@ -14,6 +14,7 @@ use crate::harness::{
     command::{PROGRAM, Said, forebay},
     events::{event, event_with, events, events_at, ndjson},
     eventually::until,
+    folder::temporary,
     month::Month,
     node::Node,
     process::Process,
@@ -27,7 +28,7 @@ async fn scene() -> (Node, TempDir) {
         settings.set("EVENT_MAX_AGE_DAYS", 10_000);
     })
     .await;
-    (node, tempfile::tempdir().unwrap())
+    (node, temporary("files"))
 }
 
 fn write(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
@@ -326,7 +327,7 @@ async fn bad_rows_of_a_csv_are_rejected_alone() {
 
 #[tokio::test]
 async fn server_that_is_not_there_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let file = write(&folder, "events.ndjson", &ndjson(&events(1)));
     let url = format!("http://127.0.0.1:{}", crate::harness::postgres::free_port());
     let mut command = Command::new(PROGRAM);

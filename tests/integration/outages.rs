@@ -187,7 +187,7 @@ async fn fill(node: &Node, address: [u8; 4], query: &str) -> (usize, Answer) {
         let request = Request::json(&batch(&big))
             .query(&format!("batch_id={}", unique("big")))
             .query(query);
-        let answer = node.send(request.from_address(address)).await;
+        let answer = node.send(request.sent_from(address)).await;
         if answer.status != 202 {
             return (number, answer);
         }

@@ -6,6 +6,7 @@ use crate::harness::{
     command::{Forebay, forebay},
     database::Database,
     events::events,
+    folder::temporary,
     node::Node,
 };
 
@@ -21,7 +22,7 @@ fn serve(folder: &Path) -> Forebay {
 
 #[tokio::test]
 async fn wrong_value_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     for (name, value) in [
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "postgresql://localhost:port/x"),
@@ -66,7 +67,7 @@ async fn wrong_value_is_refused_by_name() {
 
 #[tokio::test]
 async fn contradiction_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "postgresql://postgres@127.0.0.1:1/x").unwrap();
     let secret = secret.to_str().unwrap();
@@ -91,7 +92,7 @@ async fn contradiction_is_refused_by_name() {
 
 #[tokio::test]
 async fn protection_that_is_not_there_yet_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     for (name, value) in [
         ("API_KEYS_FILE", "keys.json"),
         ("RATE_LIMIT_REQUESTS", "100"),
@@ -108,7 +109,7 @@ async fn protection_that_is_not_there_yet_is_refused() {
 
 #[tokio::test]
 async fn missing_database_is_refused_and_so_are_secrets_that_cannot_be_read() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     forebay(&["serve"])
         .at(folder.path())
         .run()
@@ -222,7 +223,7 @@ async fn log_is_json_without_secrets_or_payloads() {
 
 #[tokio::test]
 async fn journal_folder_that_cannot_be_written_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let file = folder.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
     let said = serve(folder.path())

@@ -75,7 +75,7 @@ impl Request {
     }
 
     /// Sends it from that address of this machine: another caller, as long as callers have no names.
-    pub fn from_address(mut self, address: [u8; 4]) -> Self {
+    pub fn sent_from(mut self, address: [u8; 4]) -> Self {
         self.from = Some(address.into());
         self
     }

@@ -12,6 +12,7 @@ use super::{
     database::Database,
     events::batch,
     eventually::{eventually, until},
+    folder::temporary,
     metrics::Metrics,
     process::Process,
     settings::Settings,
@@ -44,7 +45,7 @@ impl Node {
 
     /// Starts a server on that database, and waits only until its ports are open and its journal is.
     pub async fn unready(database: &Arc<Database>, adjust: impl FnOnce(&mut Settings)) -> Self {
-        let folder = tempfile::Builder::new().prefix("forebay-test-node-").tempdir().unwrap();
+        let folder = temporary("node");
         let mut settings = Settings::of_a_test(&database.url(), &folder.path().join("journal"));
         adjust(&mut settings);
         let process = Process::start("forebay serve", &mut settings.command());

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{eventually::DEADLINE, reaper};
+use super::{eventually::DEADLINE, folder::temporary, reaper};
 
 /// The user that runs the servers when the tests are root's: PostgreSQL refuses to be.
 const NOBODY: u32 = 65_534;
@@ -46,12 +46,7 @@ impl Postgres {
     }
 
     fn start(settings: &[&'static str]) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("forebay-test-pg-")
-            .tempdir()
-            .unwrap()
-            .keep();
-        reaper::remove_at_end(&folder);
+        let folder = temporary("pg").keep();
         let mut server = Self {
             programs: programs(),
             folder,

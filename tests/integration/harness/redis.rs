@@ -6,7 +6,7 @@ use redis::AsyncCommands;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{eventually::eventually, postgres::free_port, process::Process};
+use super::{eventually::eventually, folder::temporary, postgres::free_port, process::Process};
 
 /// A server without persistence: killed, it comes back empty.
 #[derive(Debug)]
@@ -19,10 +19,7 @@ pub struct Redis {
 impl Redis {
     /// Starts a server.
     pub async fn start() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("forebay-test-redis-")
-            .tempdir()
-            .unwrap();
+        let folder = temporary("redis");
         let port = free_port();
         let process = run(port, &folder);
         let redis = Self { port, folder, process };

@@ -9,6 +9,7 @@ use crate::harness::{
     database::Database,
     events::{batch, event, event_at, events_at},
     eventually::until,
+    folder::temporary,
     month::Month,
     node::Node,
 };
@@ -95,7 +96,7 @@ async fn no_database_is_exit_code_1_and_no_address_2() {
         .await
         .ended_with(1);
     assert!(!said.stderr.trim().is_empty());
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary("files");
     let said = forebay(&arguments).at(folder.path()).run().await.ended_with(2);
     assert!(said.stderr.contains("DATABASE_URL"), "{said:#?}");
 }
