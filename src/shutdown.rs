@@ -23,10 +23,14 @@ pub struct Config {
     #[arg(long, env = "SHUTDOWN_TIMEOUT_SECONDS", default_value = "30")]
     pub shutdown_timeout_seconds: Seconds,
 
-    /// Seconds between "not ready" and the closing of the listener, so that proxies look elsewhere first.
-    #[arg(long, env = "DRAIN_DELAY_SECONDS", default_value = "5")]
-    pub drain_delay_seconds: Seconds,
+    /// Seconds between "not ready" and the closing of the listener, so that proxies look elsewhere first. Unset, it is
+    /// 5, and 0 for `dev`.
+    #[arg(long, env = "DRAIN_DELAY_SECONDS")]
+    pub drain_delay_seconds: Option<Seconds>,
 }
+
+/// Time between "not ready" and the closing of the listener, unless set.
+pub const DRAIN_DELAY: Seconds = Seconds(std::time::Duration::from_secs(5));
 
 /// The tasks of the process.
 #[derive(Clone, Debug)]

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::App;
-use crate::{cli::Outcome, shutdown::Signals};
+use crate::{
+    cli::Outcome,
+    shutdown::{DRAIN_DELAY, Signals},
+};
 
 /// Where Kubernetes reads why a container ended.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -54,7 +57,7 @@ impl App {
 
     async fn drain_parts(&self) {
         let started = Instant::now();
-        let delay = self.config.shutdown.drain_delay_seconds.0;
+        let delay = self.config.shutdown.drain_delay_seconds.unwrap_or(DRAIN_DELAY).0;
         tokio::time::sleep(delay).await;
         tracing::info!(
             elapsed_ms = started.elapsed().as_millis() as u64,

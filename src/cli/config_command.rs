@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use clap::{ArgMatches, CommandFactory};
 
 use super::{Cli, Outcome, database_of};
-use crate::{app, config::ServeConfig, intake};
+use crate::{app, config::ServeConfig, intake, shutdown};
 
 /// Settings whose value is never shown.
 const SECRETS: [&str; 2] = ["DATABASE_URL", "REDIS_URL"];
@@ -50,6 +50,7 @@ fn shown(variable: &str, value: String) -> String {
     match (variable, value.is_empty()) {
         (_, false) if SECRETS.contains(&variable) => "(set, not shown)".to_owned(),
         ("HOST", true) => Ipv4Addr::UNSPECIFIED.to_string(),
+        ("DRAIN_DELAY_SECONDS", true) => shutdown::DRAIN_DELAY.to_string(),
         ("EVENT_MAX_AGE_DAYS", true) => intake::EVENT_MAX_AGE_DAYS.to_string(),
         _ => value,
     }

@@ -22,12 +22,15 @@ pub use dev::{DevArgs, dev, provision};
 
 #[cfg(feature = "dev")]
 mod dev {
-    use std::{net::IpAddr, path::Path};
+    use std::{net::IpAddr, path::Path, time::Duration};
 
     use secrecy::SecretString;
 
     use super::{Ipv4Addr, Outcome, ServeConfig, Surroundings, app};
-    use crate::{config::SettingError, db, dev};
+    use crate::{
+        config::{Seconds, SettingError},
+        db, dev,
+    };
 
     /// Age that an event may have unless set: the sample data is from 2013.
     const EVENT_MAX_AGE_DAYS: u32 = 10_000;
@@ -55,6 +58,11 @@ mod dev {
             return Err(SettingError("DATABASE_URL is set, but dev brings its own: use serve".into()).into());
         }
         config.intake.event_max_age_days.get_or_insert(EVENT_MAX_AGE_DAYS);
+        // No proxy stands before it, and people wait for the end of their Ctrl-C.
+        config
+            .shutdown
+            .drain_delay_seconds
+            .get_or_insert(Seconds(Duration::ZERO));
         let placeholder = SecretString::from("postgresql://localhost/forebay");
         config.database.database_url = Some(placeholder);
         app::check(&config)?;

@@ -67,9 +67,13 @@ impl Queue {
     fn admit_to(&self, state: &mut State, account: &str, priority: Priority, bytes: u64) -> Result<(), EnqueueError> {
         let fill = self.fill(state);
         let is_closed = state.admission.update(fill);
-        self.health.queue_full.store(is_closed, std::sync::atomic::Ordering::Relaxed);
+        self.health
+            .queue_full
+            .store(is_closed, std::sync::atomic::Ordering::Relaxed);
         self.metrics.queue_fill_ratio.set(fill.min(1.0));
-        let checked = state.admission.check(account, priority.band(), bytes, self.journal.limit_bytes());
+        let checked = state
+            .admission
+            .check(account, priority.band(), bytes, self.journal.limit_bytes());
         checked.map_err(|refused| {
             tracing::debug!(?refused, priority = priority.get(), "refused a batch");
             EnqueueError::Full
@@ -129,7 +133,10 @@ impl Queue {
                 Err(EnqueueError::Reused)
             }
         };
-        let record = Record { head: head.encode(), rows };
+        let record = Record {
+            head: head.encode(),
+            rows,
+        };
         let bytes = (record.head.len() + record.rows.len()) as u64;
         let band = head.priority.band();
         let (sender, receiver) = watch::channel(None);
@@ -144,10 +151,15 @@ impl Queue {
             return Err(EnqueueError::Full);
         }
         self.admit_to(&mut state, account, head.priority, bytes)?;
-        let mut entry = state.schedule.entry(Position::from_raw(0), head.accepted_at, head.accepted, bytes, 0);
+        let mut entry = state
+            .schedule
+            .entry(Position::from_raw(0), head.accepted_at, head.accepted, bytes, 0);
         entry.account = state.admission.charge(account, band, entry.bytes());
         state.unsynced_bytes += entry.bytes();
-        let unsynced = Unsynced { content_hash: head.content_hash, outcome: receiver.clone() };
+        let unsynced = Unsynced {
+            content_hash: head.content_hash,
+            outcome: receiver.clone(),
+        };
         state.unsynced.insert(head.key.clone(), unsynced);
         drop(state);
 

@@ -102,7 +102,8 @@ impl<'f> Attempt<'f> {
         }
         let mut wanted = self.wanted(|_| true);
         let mut rows = self.expected(&wanted);
-        self.step(Step::Begin, None, client.batch_execute(&self.sink.begin)).await?;
+        self.step(Step::Begin, None, client.batch_execute(&self.sink.begin))
+            .await?;
         let insert = ledger::insert(client, batches, &rows, &self.sink.instance);
         let inserted = self.step(Step::Ledger, None, insert).await?;
         self.pid = inserted.pid;
