@@ -31,7 +31,7 @@ use self::{
     index::Index,
     journal::{Journal, Position},
     parked::Parked,
-    schedule::{Entry, Schedule},
+    schedule::Schedule,
 };
 use crate::{
     batch::{Band, BatchHead, BatchKey, BatchStatus, KnownBatch, Priority, StatusReport},
@@ -98,8 +98,12 @@ struct State {
     /// Months that are in trouble, with their batches.
     parked: BTreeMap<Month, Parked>,
     /// Batches that wait for a person: older than what the ledger remembers, or unreadable.
-    held: Vec<(Priority, Entry)>,
+    held: Schedule,
 }
+
+/// What the note of a batch's tries takes in memory, counted as batches of the index: each batch of a month that stays
+/// parked has one.
+const TRIED_AS_BATCHES: usize = 2;
 
 /// How a batch's tries to be written went.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +126,7 @@ impl Queue {
         health: Arc<Health>,
         metrics: &Metrics,
     ) -> Arc<Self> {
+        let schedule = Schedule::new(timeout, clock.now());
         metrics.queue.queue_limit_bytes.set(journal.limit_bytes() as i64);
         let queue = Arc::new(Self {
             journal,
@@ -132,14 +137,14 @@ impl Queue {
             index_limit: config.queue_memory_mb.bytes() / 2 / index::BYTES_PER_BATCH,
             largest_batch: config.flush_memory(),
             state: Mutex::new(State {
-                schedule: Schedule::new(timeout, clock.now()),
+                held: schedule.beside(),
+                schedule,
                 index: Index::default(),
                 admission: Admission::default(),
                 unsynced: HashMap::new(),
                 unsynced_bytes: 0,
                 tried: HashMap::new(),
                 parked: BTreeMap::new(),
-                held: Vec::new(),
             }),
             work: Notify::new(),
         });
@@ -191,7 +196,8 @@ impl Queue {
     fn fill(&self, state: &State) -> f64 {
         let bytes =
             (self.journal.used_bytes() + state.unsynced_bytes) as f64 / self.journal.limit_bytes().max(1) as f64;
-        let batches = (state.index.len() + state.unsynced.len()) as f64 / self.index_limit.max(1) as f64;
+        let entries = state.index.len() + state.unsynced.len() + state.tried.len() * TRIED_AS_BATCHES;
+        let batches = entries as f64 / self.index_limit.max(1) as f64;
         bytes.max(batches)
     }
 
@@ -258,12 +264,11 @@ impl journal::Relocate for Queue {
             tried,
             ..
         } = &mut *state;
-        let mut set_aside = parked.values_mut().flat_map(|month| &mut month.entries).chain(held);
-        let moved = schedule.relocate(head.priority, head.accepted_at, from, to)
-            || set_aside
-                .find(|(_, entry)| entry.position == from)
-                .map(|(_, entry)| entry.position = to)
-                .is_some();
+        let set_aside = parked.values_mut().map(|month| &mut month.waiting).chain([held]);
+        let moved = [schedule]
+            .into_iter()
+            .chain(set_aside)
+            .any(|waiting| waiting.relocate(head.priority, head.accepted_at, from, to));
         if moved {
             index.relocate(&head.key, from, to);
             if let Some(record) = tried.remove(&from) {

@@ -70,7 +70,7 @@ impl Queue {
                     "a batch can't be read from the journal, so it is held until the next start"
                 );
                 self.lock().set_in_hand(entry.position, false);
-                self.lock().held.push((priority, entry));
+                self.lock().held.push(priority, entry);
                 continue;
             };
             let mut state = self.lock();

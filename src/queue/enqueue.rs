@@ -232,7 +232,7 @@ impl Queue {
             events += u64::from(head.accepted);
             if head.accepted_at < oldest && !replay_old {
                 held += 1;
-                self.lock().held.push((head.priority, entry));
+                self.lock().held.push(head.priority, entry);
             } else {
                 found[usize::from(head.priority.get())].push(entry);
             }

@@ -2,7 +2,7 @@
 
 use super::{
     Claim, Queue, State,
-    schedule::{Entry, Room},
+    schedule::{Entry, Room, Schedule},
 };
 use crate::{
     batch::{BatchHead, Priority},
@@ -12,8 +12,8 @@ use crate::{
 /// A month whose leaf can't be written now.
 #[derive(Debug)]
 pub(super) struct Parked {
-    /// Its batches, in the order in which they were parked.
-    pub(super) entries: Vec<(Priority, Entry)>,
+    /// Its batches.
+    pub(super) waiting: Schedule,
     /// When the next flush may probe it.
     retry_at: Timestamp,
     /// A lane probes it now.
@@ -28,15 +28,7 @@ impl Queue {
             .parked
             .iter_mut()
             .find(|(_, month)| !month.is_probed && month.retry_at <= now)?;
-        let mut events = 0u32;
-        let mut bytes = 0u64;
-        let fitting = parked.entries.iter().take_while(|(_, entry)| {
-            events = events.saturating_add(entry.events.into());
-            bytes += entry.bytes();
-            events <= room.events && bytes <= room.bytes
-        });
-        let count = fitting.count().max(1).min(parked.entries.len());
-        let entries: Vec<_> = parked.entries.drain(..count).collect();
+        let entries = parked.waiting.take(room, now);
         parked.is_probed = true;
         if entries.is_empty() {
             state.parked.remove(&month);
@@ -60,11 +52,6 @@ impl Queue {
             .min()
     }
 
-    /// Returns how many months are parked.
-    pub fn parked_months(&self) -> usize {
-        self.lock().parked.len()
-    }
-
     /// Says that a probe ended without an answer about its month.
     pub(super) fn end_probe(&self, month: Option<Month>) {
         let mut state = self.lock();
@@ -79,9 +66,7 @@ impl Queue {
         let Some((month, parked)) = month.and_then(|month| state.parked.remove_entry(&month)) else {
             return;
         };
-        for (priority, entry) in parked.entries {
-            state.schedule.push(priority, entry);
-        }
+        state.schedule.absorb(parked.waiting);
         drop(state);
         tracing::info!(month = %month, "month is written again");
         self.wake();
@@ -103,12 +88,12 @@ impl State {
     /// Puts a batch to those of a parked month.
     pub(super) fn park_entry(&mut self, month: Month, priority: Priority, entry: Entry) {
         self.set_in_hand(entry.position, false);
-        let parked = self.parked.entry(month).or_insert(Parked {
-            entries: Vec::new(),
+        let parked = self.parked.entry(month).or_insert_with(|| Parked {
+            waiting: self.schedule.beside(),
             retry_at: Timestamp::from_micros(i64::MIN),
             is_probed: false,
         });
-        parked.entries.push((priority, entry));
+        parked.waiting.push(priority, entry);
     }
 
     /// Says when a parked month may be probed next.

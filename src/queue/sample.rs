@@ -12,11 +12,13 @@ impl Queue {
         let mut state = self.lock();
         let fill = self.fill(&state);
         let is_closed = state.admission.update(fill);
+        let aside = state.parked.values().map(|month| &month.waiting).chain([&state.held]);
+        let waiting: Vec<_> = aside.chain([&state.schedule]).collect();
         for band in Band::ALL {
-            let tried = state.tried.values().filter(|tried| tried.priority.band() == *band);
-            let oldest = tried
+            let in_hand = state.tried.values().filter(|tried| tried.in_hand && tried.priority.band() == *band);
+            let oldest = in_hand
                 .map(|tried| tried.accepted_at)
-                .chain(state.schedule.oldest(*band))
+                .chain(waiting.iter().filter_map(|waiting| waiting.oldest(*band)))
                 .min();
             let age = oldest.map_or(0.0, |accepted_at| now.since(accepted_at).as_secs_f64());
             self.metrics.queue_oldest_age_seconds.get(*band).set(age);

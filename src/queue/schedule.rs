@@ -79,6 +79,8 @@ pub struct Schedule {
     events: u64,
     /// Room that band low was owed by flushes in which none of its batches fitted.
     low_credit: u32,
+    /// Room that the most urgent batch was owed by flushes whose shares left it too little.
+    head_credit: u32,
 }
 
 impl Schedule {
@@ -90,6 +92,18 @@ impl Schedule {
             zero: now.minus(PAST),
             events: 0,
             low_credit: 0,
+            head_credit: 0,
+        }
+    }
+
+    /// Returns an empty schedule that counts time as this one does.
+    pub fn beside(&self) -> Self {
+        Self {
+            queues: Default::default(),
+            events: 0,
+            low_credit: 0,
+            head_credit: 0,
+            ..*self
         }
     }
 
@@ -140,6 +154,15 @@ impl Schedule {
         *queue = entries.into();
     }
 
+    /// Puts in all that waits in another schedule that counts time as this one does.
+    pub fn absorb(&mut self, other: Self) {
+        for (priority, entries) in other.queues.into_iter().enumerate() {
+            if !entries.is_empty() {
+                self.push_replayed(priority_of(priority), entries.into());
+            }
+        }
+    }
+
     /// Returns how many events wait.
     pub fn events(&self) -> u64 {
         self.events
@@ -179,14 +202,21 @@ impl Schedule {
     /// alike. Then half of the room goes to band high and a tenth to band low, as far as they have batches.
     pub fn take(&mut self, mut room: Room, now: Timestamp) -> Vec<(Priority, Entry)> {
         let mut taken = Vec::new();
-        if self.next_deadline().is_some_and(|deadline| deadline < now) {
+        let is_overdue = self.next_deadline().is_some_and(|deadline| deadline < now);
+        if is_overdue {
+            let head = self.most_urgent(|_| true).and_then(|(queue, _)| self.queues[queue].front());
+            if head.is_some_and(|head| u32::from(head.events) <= self.head_credit) {
+                let none = Room { events: 0, bytes: 0 };
+                self.take_from(|_| true, none, &mut room, &mut taken, true);
+            }
             let high = room.part(2);
+            let first = taken.is_empty();
             self.take_from(
                 |priority| band_of(priority) == Band::High,
                 high,
                 &mut room,
                 &mut taken,
-                true,
+                first,
             );
             let tenth = room.part(10);
             self.low_credit = self.low_credit.saturating_add(tenth.events.max(1));
@@ -208,8 +238,15 @@ impl Schedule {
             }
         }
         let all = room;
-        let first = taken.is_empty();
-        self.take_from(|_| true, all, &mut room, &mut taken, first);
+        let shared = taken.len();
+        self.take_from(|_| true, all, &mut room, &mut taken, shared == 0);
+        // A batch that is larger than what the shares ever leave over would wait, and all behind it, for as long as
+        // urgent ones keep coming.
+        self.head_credit = if is_overdue && taken.len() == shared && !self.is_empty() {
+            self.head_credit.saturating_add(room.events.max(1))
+        } else {
+            0
+        };
         taken
     }
 

@@ -85,6 +85,36 @@ fn low_batch_larger_than_its_share_gets_its_turn_in_time() {
 }
 
 #[test]
+fn large_batch_gets_its_turn_though_urgent_ones_keep_coming() {
+    let mut schedule = schedule();
+    put(&mut schedule, 1, 0, 0, 5000);
+    put(&mut schedule, 2, 5, 1, 1);
+    let room = Room {
+        events: 1000,
+        bytes: u64::MAX,
+    };
+    let mut taken = Vec::new();
+    for id in 10..40 {
+        put(&mut schedule, id, 10, 60, 1);
+        taken.extend(ids(&schedule.take(room, seconds(60))));
+    }
+    assert!(taken.contains(&1), "{taken:?}");
+    assert!(taken.contains(&2), "what is behind it goes on too: {taken:?}");
+}
+
+#[test]
+fn what_was_set_aside_comes_back_to_its_place() {
+    let mut schedule = schedule();
+    let mut aside = schedule.beside();
+    put(&mut schedule, 2, 3, 2, 1);
+    put(&mut aside, 1, 3, 1, 1);
+    put(&mut aside, 3, 3, 3, 1);
+    schedule.absorb(aside);
+    assert_eq!(schedule.events(), 3);
+    assert_eq!(ids(&schedule.take(EVERYTHING, NOW)), [1, 2, 3]);
+}
+
+#[test]
 fn returned_batch_goes_back_to_its_place() {
     let mut schedule = schedule();
     put(&mut schedule, 1, 3, 0, 1);
