@@ -14,9 +14,9 @@ use bytes::Bytes;
 use parse::{Format, Parsed, Refusal, Request, Window};
 
 use crate::{
-    batch::{KnownBatch, Priority},
+    batch::{BatchKey, KnownBatch, Priority},
     config::Seconds,
-    event::EventError,
+    event::{EventError, RejectReason},
     metrics::{BookMetrics, Source},
     partitions::Retention,
     queue::{EnqueueError, Queue},
@@ -190,16 +190,15 @@ impl Intake {
     /// [`TakeError`] says whose fault it is and what to do.
     pub async fn take(self: &Arc<Self>, delivery: Delivery) -> Result<Taken, TakeError> {
         let (source, account) = (delivery.source, delivery.admission_key.clone());
+        let caller = delivery.caller.clone();
         let Parsed {
             batch,
             errors,
             id_is_callers,
-        } = self.parse(delivery).await.inspect_err(|refusal| {
-            // Refused whole, but each event for a reason of its own: they were received and rejected.
-            if let Refusal::InvalidBatch { errors, .. } = refusal {
-                count_refused(&self.books, source, errors);
-            }
-        })?;
+        } = match self.parse(delivery).await {
+            Ok(parsed) => parsed,
+            Err(refusal) => return self.refuse(refusal, source, caller).await,
+        };
         let batch_id = batch.head.key.batch_id.clone();
         if id_is_callers && let Some(known) = self.status.find_repeat(&batch.head.key).await {
             let is_same = known.content_hash == batch.head.content_hash;
@@ -223,6 +222,31 @@ impl Intake {
             }),
             Err(error) => Err(self.take_error(error, Some(batch_id))),
         }
+    }
+
+    /// Refuses a batch whole, unless it is a repeat of one that was taken when its events were still good: time went by,
+    /// or a month was pruned.
+    async fn refuse(&self, refusal: Refusal, source: Source, caller: String) -> Result<Taken, TakeError> {
+        let Refusal::InvalidBatch {
+            batch_id,
+            content_hash: Some(content_hash),
+            errors,
+            ..
+        } = &refusal
+        else {
+            return Err(refusal.into());
+        };
+        if let Some(batch_id) = batch_id.clone() {
+            let known = self.status.find_repeat(&BatchKey { caller, batch_id }).await;
+            if let Some(known) = known.filter(|known| known.content_hash == *content_hash) {
+                let is_bad = |error: &&EventError| error.code != RejectReason::Atomic;
+                let errors = errors.iter().filter(is_bad).cloned().collect();
+                return Ok(Taken { known, errors });
+            }
+        }
+        // Each event has a reason of its own: they were received and rejected.
+        count_refused(&self.books, source, errors);
+        Err(refusal.into())
     }
 
     async fn parse(self: &Arc<Self>, delivery: Delivery) -> Result<Parsed, Refusal> {
@@ -271,7 +295,7 @@ fn count_taken(
     books: &BookMetrics,
     source: Source,
     head: &crate::batch::BatchHead,
-    rejected: &[crate::event::RejectReason],
+    rejected: &[RejectReason],
 ) {
     books.events_received_total.get(source).inc_by(head.received.into());
     books.events_accepted_total.get(source).inc_by(head.accepted.into());
@@ -286,3 +310,6 @@ fn count_refused(books: &BookMetrics, source: Source, errors: &[EventError]) {
         .iter()
         .for_each(|error| books.events_rejected_total.get(error.code).inc());
 }
+
+#[cfg(test)]
+mod tests;

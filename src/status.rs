@@ -192,9 +192,10 @@ impl StatusBoard {
             // Another replica may hold a copy of the batch and have committed it: who was told so there must not be
             // told less here.
             let shared = self.find_in_redis(key, REPEAT_LIMIT).await;
-            return Ok(Some(
-                shared.filter(|known| known.report.status.is_final()).unwrap_or(here),
-            ));
+            // A batch with other content that bears the same id is another one.
+            let is_copy = |known: &KnownBatch| known.content_hash == here.content_hash;
+            let settled = shared.filter(|known| known.report.status.is_final() && is_copy(known));
+            return Ok(Some(settled.unwrap_or(here)));
         }
         let shared = self.find_in_redis(key, FIND_LIMIT).await;
         if shared.as_ref().is_some_and(|known| known.report.status.is_final()) {
@@ -276,6 +277,14 @@ impl StatusBoard {
         if let Some(redis) = &self.redis {
             redis.note(key, known.clone());
         }
+    }
+
+    /// Notes that a batch is final whose id the ledger gave to another one, and wakes who waits for it. The other replicas
+    /// go on telling what became of that other one.
+    ///
+    /// Must be called before the batch leaves the queue.
+    pub fn note_final_here(&self, key: &BatchKey, known: &KnownBatch) {
+        self.memory.note_final(key, known, Instant::now());
     }
 
     /// Looks into the queue, then into memory: a batch goes from the one to the other. What is final wins.

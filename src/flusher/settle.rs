@@ -29,7 +29,11 @@ pub(super) fn settle(shared: &Shared, loaded: &Loaded, outcomes: &[BatchOutcome]
             .commit_lag_seconds
             .get(batch.head.priority.band())
             .observe(lag);
-        shared.status.note_final(&batch.head.key, &outcome.known);
+        if outcome.is_reused() {
+            shared.status.note_final_here(&batch.head.key, &outcome.known);
+        } else {
+            shared.status.note_final(&batch.head.key, &outcome.known);
+        }
     }
     shared.books.events_committed_total.inc_by(committed);
     shared.books.events_duplicate_total.inc_by(duplicates);

@@ -112,6 +112,7 @@ impl From<Refusal> for Box<Problem> {
                 pointer,
                 batch_id,
                 errors,
+                ..
             } => {
                 let mut problem = Problem::new(Code::InvalidBatch, detail).about(batch_id);
                 problem.pointer = pointer;

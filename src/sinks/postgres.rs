@@ -33,7 +33,7 @@ use staging::Doubles;
 /// What became of one batch of a flush.
 #[derive(Clone, Debug)]
 pub struct BatchOutcome {
-    /// The batch as the ledger has it now; it is final.
+    /// The batch as the ledger has it now, or, where its id is another batch's, what became of it; it is final.
     pub known: KnownBatch,
     /// Events of it that this flush stored.
     pub committed: u32,
@@ -41,6 +41,14 @@ pub struct BatchOutcome {
     pub duplicates: u32,
     /// Events of it that this flush put into quarantine, by reason.
     pub quarantined: Vec<(QuarantineReason, u32)>,
+}
+
+impl BatchOutcome {
+    /// Returns whether the ledger knows another batch by its id.
+    pub fn is_reused(&self) -> bool {
+        let mut reasons = self.quarantined.iter().map(|(reason, _)| *reason);
+        reasons.any(|reason| reason == QuarantineReason::BatchIdReused)
+    }
 }
 
 /// Why a flush did not commit; nothing of it was written, or (`commit_unknown`) the next try finds out.

@@ -48,6 +48,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, Refusal> {
             detail: format!("the body is {}, not a list of CloudEvents", named(value.kind)),
             pointer: Some(String::new()),
             batch_id,
+            content_hash: None,
             errors: Vec::new(),
         });
     }

@@ -46,6 +46,7 @@ pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, Refusal> {
             detail: trouble.detail,
             pointer: Some(trouble.pointer),
             batch_id,
+            content_hash: None,
             errors: Vec::new(),
         });
     }

@@ -170,6 +170,15 @@ async fn replica_that_holds_a_copy_tells_what_another_committed() {
         }
     });
     assert!(told.await.is_ok());
+    let mut reused = completed(&known);
+    reused.content_hash = [9; 32];
+    other.redis.note(&key, reused.clone());
+    while other.finds(&key, BatchStatus::Completed).await != reused {}
+    assert_eq!(
+        board.find(&key).await.unwrap(),
+        Some(known),
+        "a batch with other content is another one"
+    );
 
     let mut unknown = head();
     unknown.key.batch_id = "orders-10".into();

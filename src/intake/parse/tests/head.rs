@@ -93,6 +93,7 @@ fn batch_of_bad_events_alone_is_refused_with_their_errors() {
                     pointer: None,
                     batch_id,
                     errors,
+                    ..
                 } => {
                     assert_eq!((detail.as_str(), errors.len()), (expected, events.len()));
                     assert_eq!(batch_id.as_deref(), Some("orders-17"));
