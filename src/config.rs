@@ -170,6 +170,14 @@ impl ServeConfig {
                 self.http.port == self.http.admin_port && self.http.port != 0,
                 "PORT and ADMIN_PORT are the same",
             ),
+            (
+                self.flusher.copy_timeout_seconds.0.is_zero(),
+                "COPY_TIMEOUT_SECONDS is 0, so no flush would ever end in time",
+            ),
+            (
+                self.http.body_timeout_seconds.0.is_zero(),
+                "BODY_TIMEOUT_SECONDS is 0, so no body would ever arrive in time",
+            ),
             (self.instance.is_empty(), "INSTANCE is empty"),
         ];
         match contradictions.iter().find(|(wrong, _)| *wrong) {

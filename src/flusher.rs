@@ -107,9 +107,12 @@ impl Shared {
 
     /// Shows the gate's state to the outside.
     fn publish_gate(&self) {
+        let month_is_held = self.queue.parked_advice().is_some();
         let gate = self.gate();
         self.metrics.circuit_open.set(gate.is_open().into());
-        self.metrics.on_hold.set(gate.hold().is_some().into());
+        self.metrics
+            .on_hold
+            .set((month_is_held || gate.hold().is_some()).into());
     }
 }
 
@@ -189,8 +192,9 @@ impl Flusher {
         }
     }
 
-    /// Returns what a person must do before anything is written again, if everything waits for that.
-    pub fn hold(&self) -> Option<String> {
-        self.shared.gate().hold().map(str::to_owned)
+    /// Returns what is wrong while flushes fail, or what a person must do before a month is written again.
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.shared.gate().trouble();
+        trouble.or_else(|| self.shared.queue.parked_advice())
     }
 }

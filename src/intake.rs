@@ -291,12 +291,7 @@ impl Intake {
     }
 }
 
-fn count_taken(
-    books: &BookMetrics,
-    source: Source,
-    head: &crate::batch::BatchHead,
-    rejected: &[RejectReason],
-) {
+fn count_taken(books: &BookMetrics, source: Source, head: &crate::batch::BatchHead, rejected: &[RejectReason]) {
     books.events_received_total.get(source).inc_by(head.received.into());
     books.events_accepted_total.get(source).inc_by(head.accepted.into());
     rejected

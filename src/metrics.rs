@@ -127,7 +127,7 @@ family::metrics! {
         flushes_total: Family<FlushOutcome, IntCounter>,
         /// Errors of PostgreSQL by class, and what was done.
         copy_errors_total: Family<ErrorOutcome, IntCounter>,
-        /// Whether writing stopped until a person mends something: 1 or 0.
+        /// Whether writing, or that of one month, stopped until a person mends something: 1 or 0.
         on_hold: IntGauge,
         /// Whether PostgreSQL failed three times in a row and one lane alone probes it: 1 or 0.
         circuit_open: IntGauge,

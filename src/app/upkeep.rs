@@ -9,7 +9,7 @@ use std::{
 use super::App;
 use crate::{
     db::{
-        Database,
+        self, Database,
         migrate::migrate,
         schema::{SchemaState, check_schema},
     },
@@ -23,6 +23,10 @@ use crate::{
 
 /// Pause between two looks at PostgreSQL.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// What one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// What making the leaves ahead may take: each waits for locks, several times.
+const MAKE_LIMIT: Duration = Duration::from_secs(300);
 /// Pause between two rounds over the leaves, unless one failed.
 const LEAVES_INTERVAL: Duration = Duration::from_secs(3600);
 /// Pause between two looks at what was pruned.
@@ -104,11 +108,13 @@ impl Look {
                 }
             }
         }
-        match check_schema(&self.database).await {
+        // A server that took the question and never answers must not blind this replica to one that does.
+        let looked = tokio::time::timeout(LOOK_LIMIT, check_schema(&self.database)).await;
+        match looked.unwrap_or(Err(db::Error::Deadline)) {
             Ok(SchemaState::Usable { advice }) => {
                 self.note_seen();
-                match self.flusher.hold() {
-                    Some(hold) => self.health.set_database(CheckStatus::Down, Some(hold)),
+                match self.flusher.trouble() {
+                    Some(trouble) => self.health.set_database(CheckStatus::Down, Some(trouble)),
                     None => self.health.set_database(CheckStatus::Up, advice),
                 }
             }
@@ -163,7 +169,9 @@ impl Leaves {
 
     /// Makes the leaves ahead; pruning is left to the command.
     async fn make_ahead(&self) -> bool {
-        match partitions::make_ahead(&self.database, self.clock.now(), self.ahead).await {
+        let making = partitions::make_ahead(&self.database, self.clock.now(), self.ahead);
+        let made = tokio::time::timeout(MAKE_LIMIT, making).await;
+        match made.unwrap_or(Err(db::Error::Deadline.into())) {
             Ok(_) => true,
             Err(error) => {
                 tracing::warn!(
@@ -176,7 +184,8 @@ impl Leaves {
     }
 
     async fn look(&self) {
-        match partitions::facts(&self.database, self.clock.now()).await {
+        let looked = tokio::time::timeout(LOOK_LIMIT, partitions::facts(&self.database, self.clock.now())).await;
+        match looked.unwrap_or(Err(db::Error::Deadline)) {
             Ok(facts) => {
                 self.intake.set_pruned(facts.pruned_before, facts.remade);
                 self.metrics.partitions_ahead.set(facts.ahead.into());

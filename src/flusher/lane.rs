@@ -95,9 +95,16 @@ impl Lane {
         step
     }
 
-    /// Waits while another lane probes, without listening for work: that would spin.
+    /// Waits while nothing may be written, or another lane probes, without listening for work: that would spin. A drain
+    /// is over for a lane that may not write what there is not.
     async fn pause_until(&self, until: Timestamp, now: Timestamp) -> Step {
+        let shared = &self.shared;
+        let is_draining = shared.draining.is_cancelled();
+        if is_draining && shared.health.index_read.load(Relaxed) && shared.queue.waiting().0 == 0 {
+            return Step::Ended;
+        }
         tokio::select! {
+            () = shared.draining.cancelled(), if !is_draining => Step::Wait(Duration::ZERO),
             () = tokio::time::sleep(until.since(now).min(HEARTBEAT)) => Step::Wait(Duration::ZERO),
             () = self.stop.cancelled() => Step::Ended,
         }
@@ -136,7 +143,7 @@ impl Lane {
                 }
                 None => Step::Wait(Duration::ZERO),
             },
-            Decision::Linger if shared.small_is_taken.swap(true, Relaxed) => Step::Wait(HEARTBEAT),
+            Decision::Linger if shared.small_is_taken.swap(true, Relaxed) => Step::Wait(Duration::ZERO),
             Decision::Linger => {
                 tokio::select! {
                     () = tokio::time::sleep(LINGER) => {}
@@ -201,8 +208,8 @@ impl Lane {
         match result {
             Ok(outcomes) => {
                 shared.gate().succeeded();
-                shared.publish_gate();
                 settle(shared, &loaded, &outcomes, started.elapsed());
+                shared.publish_gate();
                 shared.metrics.flushes_total.get(FlushOutcome::Committed).inc();
             }
             Err(error) => self.give_back(loaded, error).await,
@@ -227,14 +234,15 @@ impl Lane {
                 retry_ms = pause.as_millis() as u64, "month can't be written now, so its batches wait"
             );
             shared.metrics.flushes_total.get(FlushOutcome::Parked).inc();
-            shared.queue.park(loaded, class, month, now.plus(pause));
+            shared.queue.park(loaded, class, month, now.plus(pause), error.advice);
+            shared.publish_gate();
             return;
         }
-        let (pause, opened) = {
+        let (pause, opened, trouble) = {
             let mut gate = shared.gate();
             let was_open = gate.is_open();
             let pause = gate.failed(error.outcome, error.advice.clone(), now, rand::random());
-            (pause, gate.is_open() && !was_open)
+            (pause, gate.is_open() && !was_open, gate.trouble())
         };
         shared.publish_gate();
         tracing::warn!(
@@ -246,10 +254,7 @@ impl Lane {
             "flush did not commit, so its batches wait"
         );
         if opened {
-            let detail = error
-                .advice
-                .unwrap_or_else(|| format!("flushes fail ({})", class.as_str()));
-            shared.health.set_database(CheckStatus::Down, Some(detail));
+            shared.health.set_database(CheckStatus::Down, trouble);
         }
         shared.metrics.flushes_total.get(FlushOutcome::Retried).inc();
         shared.queue.release(loaded, class);

@@ -55,6 +55,8 @@ pub struct Gate {
     is_probing: bool,
     /// What a person must do before anything is written again.
     hold: Option<String>,
+    /// What a person may do about the last failure.
+    advice: Option<String>,
 }
 
 impl Gate {
@@ -90,6 +92,13 @@ impl Gate {
         self.hold.as_deref()
     }
 
+    /// Returns what is wrong, while one lane alone probes.
+    pub fn trouble(&self) -> Option<String> {
+        let (last, _) = self.last.filter(|_| self.is_open())?;
+        let advice = self.hold.clone().or_else(|| self.advice.clone());
+        Some(advice.unwrap_or_else(|| format!("flushes fail ({})", last.class.as_str())))
+    }
+
     /// Says that a lane's probe had nothing to write.
     pub fn probe_ended(&mut self) {
         self.is_probing = false;
@@ -113,7 +122,10 @@ impl Gate {
                 self.hold = Some(advice.unwrap_or_else(|| "see the log".to_owned()));
                 LONGEST
             }
-            _ => pause(self.failures, chance),
+            _ => {
+                self.advice = advice;
+                pause(self.failures, chance)
+            }
         };
         self.retry_at = Some(now.plus(pause));
         pause
@@ -152,6 +164,7 @@ mod tests {
             gate.failed(LOST, None, NOW, 1.0);
         }
         assert!(gate.is_open());
+        assert_eq!(gate.trouble().as_deref(), Some("flushes fail (connection)"));
         assert!(matches!(gate.permit(NOW), Permit::Wait { .. }), "the pause is not over");
         let later = NOW.plus(Duration::from_secs(1));
         assert!(matches!(gate.permit(later), Permit::Go { is_probe: true, .. }));

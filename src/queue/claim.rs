@@ -127,8 +127,9 @@ impl Queue {
         self.wake();
     }
 
-    /// Puts batches back because of trouble with one month: those of the month wait apart until `retry_at`.
-    pub fn park(&self, loaded: Loaded, class: ErrorClass, month: Month, retry_at: Timestamp) {
+    /// Puts batches back because of trouble with one month: those of the month wait apart until `retry_at`, or until a
+    /// person has followed the advice.
+    pub fn park(&self, loaded: Loaded, class: ErrorClass, month: Month, retry_at: Timestamp, advice: Option<String>) {
         let mut state = self.lock();
         for ((priority, entry), batch) in loaded.entries.into_iter().zip(&loaded.batches) {
             state.note_failed(entry.position, class);
@@ -138,7 +139,7 @@ impl Queue {
                 state.schedule.push(priority, entry);
             }
         }
-        state.park_month(month, retry_at);
+        state.park_month(month, retry_at, advice);
         drop(state);
         if loaded.probe != Some(month) {
             self.end_probe(loaded.probe);

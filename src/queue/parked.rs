@@ -18,6 +18,8 @@ pub(super) struct Parked {
     retry_at: Timestamp,
     /// A lane probes it now.
     is_probed: bool,
+    /// What a person must do before it is written again.
+    advice: Option<String>,
 }
 
 impl Queue {
@@ -50,6 +52,11 @@ impl Queue {
             .filter(|month| !month.is_probed)
             .map(|month| month.retry_at)
             .min()
+    }
+
+    /// Returns what a person must do before a parked month is written again, where one must.
+    pub fn parked_advice(&self) -> Option<String> {
+        self.lock().parked.values().find_map(|month| month.advice.clone())
     }
 
     /// Says that a probe ended without an answer about its month.
@@ -92,13 +99,15 @@ impl State {
             waiting: self.schedule.beside(),
             retry_at: Timestamp::from_micros(i64::MIN),
             is_probed: false,
+            advice: None,
         });
         parked.waiting.push(priority, entry);
     }
 
-    /// Says when a parked month may be probed next.
-    pub(super) fn park_month(&mut self, month: Month, retry_at: Timestamp) {
+    /// Says when a parked month may be probed next, and what a person must do before.
+    pub(super) fn park_month(&mut self, month: Month, retry_at: Timestamp, advice: Option<String>) {
         if let Some(parked) = self.parked.get_mut(&month) {
+            parked.advice = advice;
             parked.retry_at = retry_at;
             parked.is_probed = false;
         }

@@ -15,7 +15,10 @@ impl Queue {
         let aside = state.parked.values().map(|month| &month.waiting).chain([&state.held]);
         let waiting: Vec<_> = aside.chain([&state.schedule]).collect();
         for band in Band::ALL {
-            let in_hand = state.tried.values().filter(|tried| tried.in_hand && tried.priority.band() == *band);
+            let in_hand = state
+                .tried
+                .values()
+                .filter(|tried| tried.in_hand && tried.priority.band() == *band);
             let oldest = in_hand
                 .map(|tried| tried.accepted_at)
                 .chain(waiting.iter().filter_map(|waiting| waiting.oldest(*band)))

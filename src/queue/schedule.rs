@@ -204,7 +204,9 @@ impl Schedule {
         let mut taken = Vec::new();
         let is_overdue = self.next_deadline().is_some_and(|deadline| deadline < now);
         if is_overdue {
-            let head = self.most_urgent(|_| true).and_then(|(queue, _)| self.queues[queue].front());
+            let head = self
+                .most_urgent(|_| true)
+                .and_then(|(queue, _)| self.queues[queue].front());
             if head.is_some_and(|head| u32::from(head.events) <= self.head_credit) {
                 let none = Room { events: 0, bytes: 0 };
                 self.take_from(|_| true, none, &mut room, &mut taken, true);

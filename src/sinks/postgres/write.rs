@@ -16,6 +16,8 @@ use crate::{
     time::Month,
 };
 
+/// What making one leaf may take, with every wait for a lock; past it nobody answers.
+const REPAIR_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 /// Leaves that are made and gone again point at trouble that making them does not mend.
 const MAX_REPAIRS: u32 = 3;
 
@@ -175,7 +177,8 @@ impl PostgresSink {
         // A merged batch's rows may lie in the month of the copy that the ledger knows.
         months.extend(failure.month);
         for month in months {
-            match ensure_leaf(&self.database, month, Pruned::Stays).await {
+            let made = tokio::time::timeout(REPAIR_LIMIT, ensure_leaf(&self.database, month, Pruned::Stays)).await;
+            match made.unwrap_or(Err(db::Error::Deadline.into())) {
                 Ok(Ensured::Made | Ensured::Existed) => {}
                 Ok(Ensured::Pruned) => {
                     pruned.insert(month);
