@@ -165,8 +165,9 @@ impl Failure {
                 Step::Quarantine => "grant insert, select on quarantine to forebay's role".into(),
                 Step::Stage => "grant temporary on the database to forebay's role".into(),
                 Step::MakeLeaf => format!(
-                    "{leaf} is missing and forebay's role can't make it: run forebay partitions maintain as the owner of \
-                     events, or grant that role"
+                    "{leaf} is missing and forebay's role can't make it: run forebay partitions create --month {} as the \
+                     owner of events, or grant that role",
+                    self.month.map(|month| month.to_string()).unwrap_or_default()
                 ),
                 _ => format!("grant insert, select on {leaf} to forebay's role"),
             },
