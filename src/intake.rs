@@ -191,6 +191,9 @@ impl Intake {
     pub async fn take(self: &Arc<Self>, delivery: Delivery) -> Result<Taken, TakeError> {
         let (source, account) = (delivery.source, delivery.admission_key.clone());
         let caller = delivery.caller.clone();
+        // With the body goes the memory that its source was granted for it and its rows. The rows are there until they are
+        // on the disk, also when the caller is not.
+        let granted = delivery.body.clone();
         let Parsed {
             batch,
             errors,
@@ -214,6 +217,7 @@ impl Intake {
         let on_durable = move |head: &_| {
             count_taken(&books, source, head, &rejected);
             status.note_accepted(head);
+            drop(granted);
         };
         match self.queue.enqueue(batch, &account, on_durable).await {
             Ok(enqueued) => Ok(Taken {
