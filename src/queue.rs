@@ -30,7 +30,7 @@ use self::{
     enqueue::Unsynced,
     index::Index,
     journal::{Journal, Position},
-    parked::Parked,
+    parked::{Parked, Resting},
     schedule::Schedule,
 };
 use crate::{
@@ -97,6 +97,8 @@ struct State {
     tried: HashMap<Position, Tried>,
     /// Months that are in trouble, with their batches.
     parked: BTreeMap<Month, Parked>,
+    /// Flushes that failed again: each half is tried by itself, down to one batch, and the others go on.
+    resting: Vec<Resting>,
     /// Batches that wait for a person: older than what the ledger remembers, or unreadable.
     held: Schedule,
 }
@@ -145,6 +147,7 @@ impl Queue {
                 unsynced_bytes: 0,
                 tried: HashMap::new(),
                 parked: BTreeMap::new(),
+                resting: Vec::new(),
             }),
             work: Notify::new(),
         });
@@ -260,6 +263,7 @@ impl journal::Relocate for Queue {
             schedule,
             index,
             parked,
+            resting,
             held,
             tried,
             ..
@@ -268,7 +272,13 @@ impl journal::Relocate for Queue {
         let moved = [schedule]
             .into_iter()
             .chain(set_aside)
-            .any(|waiting| waiting.relocate(head.priority, head.accepted_at, from, to));
+            .any(|waiting| waiting.relocate(head.priority, head.accepted_at, from, to))
+            || resting
+                .iter_mut()
+                .flat_map(|resting| &mut resting.entries)
+                .find(|(_, entry)| entry.position == from)
+                .map(|(_, entry)| entry.position = to)
+                .is_some();
         if moved {
             index.relocate(&head.key, from, to);
             if let Some(record) = tried.remove(&from) {

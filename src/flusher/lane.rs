@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     accumulator::{Decision, LINGER, View, decide},
-    retry::{Permit, pause},
+    retry::{Permit, is_split, pause},
     settle::settle,
 };
 use crate::{
@@ -34,6 +34,14 @@ pub(super) struct Lane {
 
 /// Pause before a lane looks again whether it may begin at all.
 const NOT_YET: Duration = Duration::from_millis(100);
+
+/// A batch that fails alone rests for longer than the lanes pause then, so that the others get their turn.
+const REST_STEPS: u32 = 3;
+
+/// Returns at least half of the pause: with full jitter a lock that lasts would be asked for in a storm.
+fn steady_pause(attempt: u32) -> Duration {
+    pause(attempt, 0.5 + 0.5 * rand::random::<f64>())
+}
 
 /// What a lane does next.
 enum Step {
@@ -227,8 +235,7 @@ impl Lane {
         let class = error.outcome.class;
         if let Some(month) = error.month {
             let attempt = loaded.batches.iter().map(|batch| batch.attempt).max().unwrap_or(1);
-            // At least half of the pause: with full jitter a lock that lasts would be asked for in a storm.
-            let pause = pause(attempt, 0.5 + 0.5 * rand::random::<f64>());
+            let pause = steady_pause(attempt);
             tracing::warn!(
                 month = %month, error.class = class.as_str(), error = cause, advice = error.advice,
                 retry_ms = pause.as_millis() as u64, "month can't be written now, so its batches wait"
@@ -257,7 +264,14 @@ impl Lane {
             shared.health.set_database(CheckStatus::Down, trouble);
         }
         shared.metrics.flushes_total.get(FlushOutcome::Retried).inc();
-        shared.queue.release(loaded, class);
+        let attempt = loaded.batches.iter().map(|batch| batch.attempt).max().unwrap_or(1);
+        let rest = if loaded.batches.len() > 1 {
+            pause
+        } else {
+            steady_pause(attempt + REST_STEPS)
+        };
+        let rest_until = is_split(error.outcome, attempt).then(|| now.plus(rest));
+        shared.queue.release(loaded, class, rest_until);
         tokio::select! {
             () = tokio::time::sleep(pause.min(HEARTBEAT)) => {}
             () = self.stop.cancelled() => {}

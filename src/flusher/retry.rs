@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    sinks::postgres::sqlstate::{Action, ErrorOutcome},
+    sinks::postgres::sqlstate::{Action, ErrorClass, ErrorOutcome},
     time::Timestamp,
 };
 
@@ -23,6 +23,18 @@ pub fn pause(failures: u32, chance: f64) -> Duration {
         .saturating_mul(1 << failures.saturating_sub(1).min(20))
         .min(LONGEST);
     ceiling.mul_f64(chance.clamp(0.0, 1.0))
+}
+
+/// Returns whether one batch of a flush may be in the way of the others, as far as can be told: it is not the first time,
+/// and neither is the server away nor is it everybody's trouble. Then each half of the flush is tried by itself, so that
+/// the troublemaker ends up alone, however urgent it is.
+pub fn is_split(outcome: ErrorOutcome, attempt: u32) -> bool {
+    use ErrorClass::{Cancelled, Conflict, Data, Deadline, Duplicate, Encoding, Lock, Unknown};
+    let may_be_a_batchs = matches!(
+        outcome.class,
+        Cancelled | Conflict | Data | Deadline | Duplicate | Encoding | Lock | Unknown
+    );
+    attempt > 1 && may_be_a_batchs && outcome.action != Action::Hold
 }
 
 /// What a lane may do.
@@ -135,7 +147,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::postgres::sqlstate::ErrorClass;
 
     const LOST: ErrorOutcome = ErrorOutcome {
         class: ErrorClass::Connection,
@@ -186,6 +197,17 @@ mod tests {
         assert!(matches!(gate.permit(NOW), Permit::Go { halvings: 0, .. }));
         gate.failed(LOST, None, NOW, 0.0);
         assert!(matches!(gate.permit(NOW), Permit::Go { halvings: 1, .. }));
+    }
+
+    #[test]
+    fn flush_that_fails_again_is_split_unless_the_trouble_is_everybodys() {
+        let outcome = |class, action| ErrorOutcome { class, action };
+        let locked = outcome(ErrorClass::Lock, Action::Retry);
+        assert!(is_split(locked, 2));
+        assert!(!is_split(locked, 1), "once may be an accident");
+        assert!(!is_split(LOST, 9));
+        assert!(!is_split(HELD, 9));
+        assert!(!is_split(outcome(ErrorClass::Unknown, Action::Hold), 9));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{
     Queue, State, Tried,
     journal::Position,
+    parked::Resting,
     schedule::{Entry, Room},
 };
 use crate::{
@@ -112,15 +113,28 @@ impl Queue {
         self.unpark(loaded.probe);
     }
 
-    /// Puts batches back: nothing of them was written, because of trouble of this class.
-    pub fn release(&self, loaded: Loaded, class: ErrorClass) {
+    /// Puts batches back: nothing of them was written, because of trouble of this class. With `rest_until` they are not
+    /// claimed before, and then each half of them by itself.
+    pub fn release(&self, loaded: Loaded, class: ErrorClass, rest_until: Option<Timestamp>) {
         let mut state = self.lock();
-        for (priority, entry) in loaded.entries {
+        for (_, entry) in &loaded.entries {
             state.note_failed(entry.position, class);
-            match loaded.probe {
-                Some(month) => state.park_entry(month, priority, entry),
-                None => state.schedule.push(priority, entry),
+        }
+        let mut entries = loaded.entries;
+        match (loaded.probe, rest_until) {
+            (None, Some(retry_at)) => {
+                let half = entries.split_off(entries.len() / 2);
+                let halves = [entries, half].into_iter().filter(|half| !half.is_empty());
+                state
+                    .resting
+                    .extend(halves.map(|entries| Resting { entries, retry_at }));
             }
+            (Some(month), _) => entries
+                .into_iter()
+                .for_each(|(priority, entry)| state.park_entry(month, priority, entry)),
+            (None, None) => entries
+                .into_iter()
+                .for_each(|(priority, entry)| state.schedule.push(priority, entry)),
         }
         drop(state);
         self.end_probe(loaded.probe);

@@ -1,4 +1,5 @@
-//! Months in trouble: their batches wait apart, one flush at a time probes each, and all other months go on.
+//! Months in trouble: their batches wait apart, one flush at a time probes each, and all other months go on. So it is
+//! with the halves of a flush that failed again, down to the batch that is in the way.
 
 use super::{
     Claim, Queue, State,
@@ -22,10 +23,23 @@ pub(super) struct Parked {
     advice: Option<String>,
 }
 
+/// Batches that are tried together, and with no others.
+#[derive(Debug)]
+pub(super) struct Resting {
+    pub(super) entries: Vec<(Priority, Entry)>,
+    /// When they may be tried again.
+    pub(super) retry_at: Timestamp,
+}
+
 impl Queue {
-    /// Claims batches of a parked month that is due to be probed.
+    /// Claims batches of a parked month that is due to be probed, or batches that have rested.
     pub fn claim_probe(&self, room: Room, now: Timestamp) -> Option<Claim> {
         let mut state = self.lock();
+        if let Some(place) = state.resting.iter().position(|resting| resting.retry_at <= now) {
+            let Resting { entries, .. } = state.resting.swap_remove(place);
+            state.note_claimed(&entries);
+            return Some(Claim { probe: None, entries });
+        }
         let (&month, parked) = state
             .parked
             .iter_mut()
@@ -43,7 +57,7 @@ impl Queue {
         })
     }
 
-    /// Returns when the next parked month is due to be probed.
+    /// Returns when the next parked month, or what rests, is due to be tried.
     pub fn next_probe(&self) -> Option<Timestamp> {
         let state = self.lock();
         state
@@ -51,6 +65,7 @@ impl Queue {
             .values()
             .filter(|month| !month.is_probed)
             .map(|month| month.retry_at)
+            .chain(state.resting.iter().map(|resting| resting.retry_at))
             .min()
     }
 

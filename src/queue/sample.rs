@@ -19,8 +19,11 @@ impl Queue {
                 .tried
                 .values()
                 .filter(|tried| tried.in_hand && tried.priority.band() == *band);
+            let resting = state.resting.iter().flat_map(|resting| &resting.entries);
+            let resting = resting.filter(|(priority, _)| priority.band() == *band);
             let oldest = in_hand
                 .map(|tried| tried.accepted_at)
+                .chain(resting.map(|(_, entry)| state.schedule.accepted_at(entry)))
                 .chain(waiting.iter().filter_map(|waiting| waiting.oldest(*band)))
                 .min();
             let age = oldest.map_or(0.0, |accepted_at| now.since(accepted_at).as_secs_f64());
