@@ -122,21 +122,6 @@ pub(super) async fn indexes(client: &ClientWrapper, batch: Uuid) -> Result<Vec<i
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Deletes events from quarantine by their ids, and notes in the ledger that they are gone, so that `verify` misses
-/// none. Returns how many there were.
-///
-/// # Errors
-/// PostgreSQL refused; nothing was deleted.
-pub async fn purge(client: &tokio_postgres::Client, ids: &[i64]) -> Result<u64, tokio_postgres::Error> {
-    let sql = "WITH gone AS (DELETE FROM quarantine WHERE id = ANY ($1) RETURNING caller, batch_id, batch),
-                    noted AS (UPDATE batches b SET purged = b.purged + g.events
-                              FROM (SELECT caller, batch_id, batch, count(*)::int4 AS events FROM gone GROUP BY 1, 2, 3) g
-                              WHERE (b.caller, b.batch_id, b.batch) = (g.caller, g.batch_id, g.batch))
-               SELECT count(*) FROM gone";
-    let row = client.query_one(sql, &[&ids]).await?;
-    Ok(row.try_get::<_, i64>(0)?.unsigned_abs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
