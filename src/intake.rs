@@ -242,7 +242,7 @@ impl Intake {
         };
         if let Some(batch_id) = batch_id.clone() {
             let known = self.status.find_repeat(&BatchKey { caller, batch_id }).await;
-            if let Some(known) = known.filter(|known| known.content_hash == *content_hash) {
+            if let Some(known) = known.filter(|known| known.content_hash == **content_hash) {
                 let is_bad = |error: &&EventError| error.code != RejectReason::Atomic;
                 let errors = errors.iter().filter(is_bad).cloned().collect();
                 return Ok(Taken { known, errors });

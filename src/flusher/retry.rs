@@ -25,9 +25,10 @@ pub fn pause(failures: u32, chance: f64) -> Duration {
     ceiling.mul_f64(chance.clamp(0.0, 1.0))
 }
 
-/// Returns whether one batch of a flush may be in the way of the others, as far as can be told: it is not the first time,
-/// and neither is the server away nor is it everybody's trouble. Then each half of the flush is tried by itself, so that
-/// the troublemaker ends up alone, however urgent it is.
+/// Returns whether one batch of a flush that failed may be in the way of the others, as far as can be told.
+///
+/// It is not the first time, the server is not away, and it is not everybody's trouble. Then each half of the flush is
+/// tried by itself, so that the troublemaker ends up alone, however urgent it is.
 pub fn is_split(outcome: ErrorOutcome, attempt: u32) -> bool {
     use ErrorClass::{Cancelled, Conflict, Data, Deadline, Duplicate, Encoding, Lock, Unknown};
     let may_be_a_batchs = matches!(

@@ -113,7 +113,7 @@ pub enum Refusal {
         /// The batch's id, where it was read.
         batch_id: Option<String>,
         /// BLAKE3 of the events, when it is the events: a repeat is known by it.
-        content_hash: Option<[u8; 32]>,
+        content_hash: Option<Box<[u8; 32]>>,
         /// One for each event, when it is the events; else empty.
         errors: Vec<EventError>,
     },

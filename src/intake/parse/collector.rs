@@ -113,7 +113,7 @@ impl<'r> Collector<'r> {
                 detail,
                 pointer: (self.received == 0).then(|| self.place.to_owned()),
                 batch_id: sent.batch_id,
-                content_hash: Some(sent.content_hash),
+                content_hash: Some(Box::new(sent.content_hash)),
                 errors: self.all_errors(),
             });
         }
