@@ -12,9 +12,9 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::Outcome,
-    config::{ServeConfig, SettingError},
+    config::ServeConfig,
     db::Database,
+    exit::Outcome,
     flusher::{self, Flusher},
     health::{CheckStatus, Health},
     http::{self, Listeners},
@@ -24,6 +24,7 @@ use crate::{
         Queue,
         journal::{self, Journal},
     },
+    settings::SettingError,
     shutdown::{Signals, Tasks},
     sinks::postgres::{PostgresSink, find_in_ledger},
     status::{LedgerUnavailable, StatusBoard},

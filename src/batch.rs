@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    metrics::label,
+    label::label,
     time::{Month, Timestamp},
 };
 

@@ -11,10 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
-use crate::{
-    config::{ServeConfig, SettingError},
-    db, import, telemetry,
-};
+use crate::{config::ServeConfig, db, exit::Outcome, import, settings::SettingError, telemetry};
 
 /// What a command that is no server calls itself in PostgreSQL.
 const COMMAND: &str = "command";
@@ -79,27 +76,6 @@ pub enum Command {
     ExecPostgres(crate::dev::GuardArgs),
 }
 
-/// How a command ended, when nothing went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All is done.
-    Done,
-    /// Refused, different, or not all of it landed; the command has said what.
-    NotDone,
-    /// Stopped by Ctrl-C.
-    Interrupted,
-}
-
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Done => Self::SUCCESS,
-            Outcome::NotDone => Self::FAILURE,
-            Outcome::Interrupted => Self::from(130),
-        }
-    }
-}
-
 /// Reads the command line and the environment, and runs the command.
 pub fn main() -> ExitCode {
     let command = wording::in_short(Cli::command());
@@ -156,16 +132,6 @@ impl Cli {
     }
 }
 
-impl From<import::Outcome> for Outcome {
-    fn from(outcome: import::Outcome) -> Self {
-        match outcome {
-            import::Outcome::Landed => Self::Done,
-            import::Outcome::Incomplete => Self::NotDone,
-            import::Outcome::Interrupted => Self::Interrupted,
-        }
-    }
-}
-
 impl Command {
     /// Returns the name of the replica, for the log.
     fn instance(&self) -> &str {
@@ -186,7 +152,7 @@ impl Command {
             Self::Partitions(command) => partition_commands::run(command).await,
             Self::CreatePartition(args) => partition_commands::create(args).await,
             Self::CleanupPartitions(args) => partition_commands::cleanup(args).await,
-            Self::Import(args) => import::run(args).await.map(Outcome::from),
+            Self::Import(args) => import::run(args).await,
             Self::Verify(args) => verify_command::run(args).await,
             Self::Config(config) => config_command::run(&config, matches),
             Self::Healthcheck(args) => health_command::run(args).await,

@@ -25,8 +25,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 
 use crate::{
-    config::{SettingError, secret},
     metrics::{BackendMetrics, PoolState},
+    settings::{SettingError, secret},
 };
 use connect::Connector;
 pub use connection::Connection;

@@ -16,7 +16,7 @@ pub use home::{Home, running_dev_url};
 pub use programs::{PgPrograms, provision};
 pub use server::{EmbeddedPostgres, start};
 
-use crate::config::SettingError;
+use crate::settings::SettingError;
 
 /// Where the embedded PostgreSQL's programs come from. Unset, forebay looks for them itself.
 #[derive(Clone, Debug, Default, clap::Args)]

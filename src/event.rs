@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::metrics::label;
+use crate::label::label;
 
 label! {
     /// Why an event was refused at the door. The name is the `code` that the caller sees.

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{busy::Busy, lane::Lane, retry::Gate};
 use crate::{
-    config::{Mebibytes, Seconds},
     health::Health,
     metrics::{BookMetrics, FlushMetrics, Metrics},
     queue::Queue,
+    settings::{Mebibytes, Seconds},
     shutdown::Tasks,
     sinks::postgres::PostgresSink,
     status::StatusBoard,

@@ -38,10 +38,10 @@ pub use self::{
 };
 use crate::{
     batch::BatchKey,
-    config::{Mebibytes, Seconds},
     health::Health,
     intake::Intake,
     metrics::Metrics,
+    settings::{Mebibytes, Seconds},
     status::StatusBoard,
 };
 

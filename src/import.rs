@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 pub use args::Args;
 
+use crate::exit::Outcome;
 use args::Rows;
 use progress::{Pin, Progress};
 use read::{Batch, Input};
@@ -37,17 +38,6 @@ const IN_FLIGHT: usize = 32;
 const IN_FLIGHT_BYTES: usize = 64 << 20;
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 4;
-
-/// How an import ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Each event is in the table: exit code 0.
-    Landed,
-    /// All was sent, and some events were refused or quarantined: exit code 1.
-    Incomplete,
-    /// Ctrl-C: exit code 130.
-    Interrupted,
-}
 
 /// What became of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +74,7 @@ impl std::ops::AddAssign for Tally {
 /// Sends the file, shows how far it is on stderr, and prints what became of the events on stdout.
 ///
 /// # Errors
-/// A [`SettingError`](crate::config::SettingError) is the caller's: exit code 2. All others stop the import with exit
+/// A [`SettingError`](crate::settings::SettingError) is the caller's: exit code 2. All others stop the import with exit
 /// code 1: the file can't be read, or the server refuses in a way that sending again does not mend.
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let format = args.format()?;
@@ -105,7 +95,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     report.close();
     if let (Err(_), false) = (&ended, has_sent) {
         progress.remove(); // It would be in the way of the file once that is mended.
-        return ended.map(|_| Outcome::Incomplete);
+        return ended.map(|_| Outcome::NotDone);
     }
     let hint = match &ended {
         Ok(true) => None,
@@ -121,9 +111,9 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     progress.remove();
     println!("{}", report.summary(&rejected));
     Ok(if report.all_landed() {
-        Outcome::Landed
+        Outcome::Done
     } else {
-        Outcome::Incomplete
+        Outcome::NotDone
     })
 }
 

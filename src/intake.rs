@@ -15,11 +15,11 @@ use parse::{Format, Parsed, Refusal, Request, Window};
 
 use crate::{
     batch::{BatchKey, KnownBatch, Priority},
-    config::Seconds,
     event::{EventError, RejectReason},
     metrics::{BookMetrics, Source},
     partitions::Retention,
     queue::{EnqueueError, Queue},
+    settings::Seconds,
     status::StatusBoard,
     time::{Clock, Month, Timestamp},
 };

@@ -36,8 +36,11 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub mod exit;
 pub mod health;
+pub mod label;
 pub mod metrics;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -6,13 +6,13 @@
 
 mod family;
 
-pub(crate) use family::label;
-pub use family::{Family, Label, Metric};
+pub use family::{Family, Metric};
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 use crate::{
     batch::Band,
     event::RejectReason,
+    label::label,
     sinks::postgres::sqlstate::{ErrorClass, ErrorOutcome, QuarantineReason},
 };
 

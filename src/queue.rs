@@ -35,9 +35,9 @@ use self::{
 };
 use crate::{
     batch::{Band, BatchHead, BatchKey, BatchStatus, KnownBatch, Priority, StatusReport},
-    config::Mebibytes,
     health::Health,
     metrics::{BookMetrics, Metrics, QueueMetrics},
+    settings::Mebibytes,
     sinks::postgres::sqlstate::ErrorClass,
     time::{Clock, Month, Timestamp},
 };

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::Seconds;
+use crate::settings::Seconds;
 
 /// Settings of the orderly stop.
 #[derive(Clone, Debug, clap::Args)]

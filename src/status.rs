@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::{BatchHead, BatchKey, BatchStatus, KnownBatch, StatusReport},
-    config::{SettingError, secret},
     health::{CheckStatus, Health},
     metrics::BackendMetrics,
+    settings::{SettingError, secret},
     shutdown::Tasks,
 };
 use memory::Memory;

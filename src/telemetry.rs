@@ -21,7 +21,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::SettingError;
+use crate::settings::SettingError;
 use json::JsonLines;
 
 /// Libraries whose warnings say again, in their own words, what forebay itself tells once. `LOG_LEVEL` may name them.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::App;
 use crate::{
-    cli::Outcome,
+    exit::Outcome,
     shutdown::{DRAIN_DELAY, Signals},
 };
 

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use clap::{ArgMatches, CommandFactory};
 
-use super::{Cli, Outcome, database_of};
-use crate::{app, config::ServeConfig, intake, shutdown};
+use super::{Cli, database_of};
+use crate::{app, config::ServeConfig, exit::Outcome, intake, shutdown};
 
 /// Settings whose value is never shown.
 const SECRETS: [&str; 2] = ["DATABASE_URL", "REDIS_URL"];

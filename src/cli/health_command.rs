@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Outcome;
+use crate::exit::Outcome;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(3);

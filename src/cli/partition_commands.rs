@@ -1,10 +1,11 @@
 //! `migrate`, `partitions …` and their two old spellings.
 
-use super::{COMMAND, Outcome, database_of};
+use super::{COMMAND, database_of};
 use crate::{
-    config::SettingError,
     db::{self, Database},
+    exit::Outcome,
     partitions::{self, Ensured, Pruned, Retention, leaves, maintain},
+    settings::SettingError,
     time::{Clock, Month},
 };
 

@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::Outcome;
-use crate::{app, app::Surroundings, config::ServeConfig};
+use crate::{app, app::Surroundings, config::ServeConfig, exit::Outcome};
 
 /// Runs `forebay serve`.
 ///
@@ -28,8 +27,8 @@ mod dev {
 
     use super::{Ipv4Addr, Outcome, ServeConfig, Surroundings, app};
     use crate::{
-        config::{Seconds, SettingError},
         db, dev,
+        settings::{Seconds, SettingError},
     };
 
     /// Age that an event may have unless set: the sample data is from 2013.

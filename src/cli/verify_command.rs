@@ -1,8 +1,9 @@
 //! `verify`: the ledger against the table.
 
-use super::{COMMAND, Outcome, database_of};
+use super::{COMMAND, database_of};
 use crate::{
     db::{self, Database},
+    exit::Outcome,
     sinks::postgres::verify::{self, Difference, VerifyReport, What},
     time::{Clock, Timestamp},
 };

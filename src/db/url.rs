@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation};
 
 use super::tls::{RootCertificates, SslMode, TlsSettings};
-use crate::config::SettingError;
+use crate::settings::SettingError;
 
 /// Where PostgreSQL is, and how far its certificate is checked.
 #[derive(Clone, Debug)]

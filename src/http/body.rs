@@ -156,7 +156,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::Mebibytes;
+    use crate::settings::Mebibytes;
 
     fn limits() -> Limits {
         Limits {

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use super::problem::Problem;
 use crate::{
     intake::{TakeError, parse::Refusal},
-    metrics::label,
+    label::label,
     status::LedgerUnavailable,
 };
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::Mebibytes;
+use crate::settings::Mebibytes;
 
 /// `REQUEST_MEMORY_MB`, in KiB.
 #[derive(Clone, Debug)]

@@ -6,7 +6,10 @@ use axum::http::Method;
 use prometheus::{Histogram, IntCounter, IntCounterVec, Opts, Registry};
 use utoipa::openapi::OpenApi;
 
-use crate::metrics::{Family, Label, Metric, label};
+use crate::{
+    label::{Label, label},
+    metrics::{Family, Metric},
+};
 
 /// Seconds, from an answer out of memory to the longest wait that a caller may ask for.
 const SECONDS: &[f64] = &[

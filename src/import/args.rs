@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, path::PathBuf};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::config::SettingError;
+use crate::settings::SettingError;
 
 /// Arguments of `import`.
 #[derive(Clone, Debug, clap::Args)]

@@ -183,7 +183,7 @@ async fn refusals_that_pass_are_sent_again_under_the_same_id_with_the_same_body(
         (3, 1) => Some((429, "", r#"{"code":"rate_limited"}"#.into())),
         _ => committed(request),
     });
-    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Landed);
+    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Done);
     assert_all_sent(&log, 5500);
     assert!(!beside(&file, ".forebay-import").exists());
 }
@@ -207,7 +207,7 @@ async fn acknowledged_batch_is_asked_for_until_it_is_final_and_sent_again_where_
             _ => committed(request),
         },
     );
-    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Landed);
+    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Done);
     assert_all_sent(&log, 2000);
 }
 
@@ -231,7 +231,7 @@ async fn stopped_import_goes_on_with_what_has_not_landed() {
         .collect();
     assert!(!landed.is_empty() && !landed.contains(&35));
 
-    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Landed);
+    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Done);
     assert_all_sent(&log, 40_000);
     let log = log.lock().unwrap();
     let times_sent = |number| log.iter().filter(|(sent, _)| *sent == number).count();
@@ -260,7 +260,7 @@ async fn refused_events_are_listed_with_their_lines() {
             format!(r#"{{"status":"completed","accepted":2,"committed":2,"rejected":1,"errors":{errors}}}"#),
         ))
     });
-    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Incomplete);
+    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::NotDone);
     assert!(log.lock().unwrap()[0].1.contains("\"service_name\":\"orders\""));
     let list = std::fs::read_to_string(beside(&file, ".rejected.ndjson")).unwrap();
     let listed: Vec<Rejected> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -291,7 +291,7 @@ async fn batch_that_is_too_large_goes_in_parts_and_one_event_that_is_alone() {
             committed(request)
         }
     });
-    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Incomplete);
+    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::NotDone);
     let list = std::fs::read_to_string(beside(&file, ".rejected.ndjson")).unwrap();
     assert_eq!(
         list,
@@ -321,7 +321,7 @@ async fn batch_whose_events_are_all_refused_does_not_stop_the_others() {
         }
         _ => committed(request),
     });
-    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Incomplete);
+    assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::NotDone);
     let list = std::fs::read_to_string(beside(&file, ".rejected.ndjson")).unwrap();
     assert!(list.starts_with("{\"line\":2002,"), "{list}");
 }
@@ -341,7 +341,7 @@ async fn packed_files_are_read_as_they_are_unpacked_and_a_cut_one_is_an_error() 
         let file = folder.path().join(name);
         std::fs::write(&file, bytes).unwrap();
         let (url, log) = serve(committed);
-        assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Landed, "{name}");
+        assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Done, "{name}");
         assert_all_sent(&log, 3000);
         std::fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
         let error = format!("{:#}", run(args(&file, &url)).await.unwrap_err());
@@ -354,7 +354,7 @@ async fn wrong_arguments_are_told_before_anything_is_sent() {
     let error = run(args(Path::new("events.txt"), "http://localhost:1"))
         .await
         .unwrap_err();
-    assert!(error.is::<crate::config::SettingError>(), "{error:#}");
+    assert!(error.is::<crate::settings::SettingError>(), "{error:#}");
     let error = run(args(Path::new("/nowhere/events.csv"), "http://localhost:1"))
         .await
         .unwrap_err();
@@ -362,5 +362,5 @@ async fn wrong_arguments_are_told_before_anything_is_sent() {
         format!("{error:#}").starts_with("open /nowhere/events.csv: "),
         "{error:#}"
     );
-    assert!(!error.is::<crate::config::SettingError>());
+    assert!(!error.is::<crate::settings::SettingError>());
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{config::SettingError, time::Timestamp};
+use crate::{settings::SettingError, time::Timestamp};
 
 /// How long events are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

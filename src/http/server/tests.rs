@@ -13,13 +13,13 @@ use tokio::{
 
 use super::*;
 use crate::{
-    config::Mebibytes,
     health::CheckStatus,
     http::{
         body::{self, Limits},
         media::Coding,
         problem::Result,
     },
+    settings::Mebibytes,
     time::Clock,
 };
 

@@ -1,7 +1,7 @@
 //! What to do about each error of PostgreSQL: one pure function.
 
 use crate::{
-    metrics::{Label, label},
+    label::{Label, label},
     row,
 };
 
