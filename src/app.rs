@@ -81,11 +81,7 @@ impl App {
         let clock = Clock::default();
         let metrics = Arc::new(Metrics::new());
         let tasks = Tasks::new(CancellationToken::new());
-        let redis = if config.status.redis_url.is_some() {
-            CheckStatus::Down
-        } else {
-            CheckStatus::Off
-        };
+        let redis = if config.status.redis_url.is_some() { CheckStatus::Down } else { CheckStatus::Off };
         let health = Arc::new(Health::new(clock, redis));
 
         let database = Database::new(&config.database, &config.instance)?;
@@ -134,11 +130,7 @@ impl App {
         tracing::warn!("the API is open: whoever reaches its port may send events");
         if let Some(banner) = surroundings.banner {
             use secrecy::ExposeSecret;
-            let url = config
-                .database
-                .database_url
-                .as_ref()
-                .map_or("", |url| url.expose_secret());
+            let url = config.database.database_url.as_ref().map_or("", |url| url.expose_secret());
             println!("{}", banner(api, url));
         }
         let flusher = Flusher::start(&config.flusher, lanes, config.queue.flush_memory(), parts, &tasks);
@@ -159,18 +151,7 @@ impl App {
                 reading.report_failed("journal replay");
             }
         });
-        let app = Self {
-            config,
-            clock,
-            health,
-            metrics,
-            database,
-            queue,
-            intake,
-            flusher,
-            server,
-            tasks,
-        };
+        let app = Self { config, clock, health, metrics, database, queue, intake, flusher, server, tasks };
         app.start_upkeep();
         Ok(app)
     }

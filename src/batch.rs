@@ -60,11 +60,7 @@ impl TryFrom<u8> for Priority {
     type Error = String;
 
     fn try_from(number: u8) -> Result<Self, String> {
-        if number <= 10 {
-            Ok(Self(number))
-        } else {
-            Err(format!("priority {number} is not in 0 to 10"))
-        }
+        if number <= 10 { Ok(Self(number)) } else { Err(format!("priority {number} is not in 0 to 10")) }
     }
 }
 
@@ -247,9 +243,6 @@ mod tests {
     fn row_number_leads_to_the_index_as_sent() {
         let mut head = codec::tests::head();
         head.rejected = vec![0, 2, 3];
-        assert_eq!(
-            (0..4).map(|row| head.index_of_row(row)).collect::<Vec<_>>(),
-            [1, 4, 5, 6]
-        );
+        assert_eq!((0..4).map(|row| head.index_of_row(row)).collect::<Vec<_>>(), [1, 4, 5, 6]);
     }
 }

@@ -107,11 +107,7 @@ fn parse(command: &clap::Command) -> Result<(Cli, clap::ArgMatches), clap::Error
 fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
-        return if error.use_stderr() {
-            ExitCode::from(2)
-        } else {
-            ExitCode::SUCCESS
-        };
+        return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
     }
     eprintln!("forebay: {}", wording::line(error, command));
     ExitCode::from(2)
@@ -178,12 +174,7 @@ fn database_of(config: &db::Config) -> Result<db::Config, SettingError> {
     }
     #[cfg(feature = "dev")]
     if let Some(url) = crate::dev::running_dev_url(std::path::Path::new(".")) {
-        return Ok(db::Config {
-            database_url: Some(url.into()),
-            ..config.clone()
-        });
+        return Ok(db::Config { database_url: Some(url.into()), ..config.clone() });
     }
-    Err(SettingError(
-        "DATABASE_URL is not set, and no forebay dev runs in this folder".into(),
-    ))
+    Err(SettingError("DATABASE_URL is not set, and no forebay dev runs in this folder".into()))
 }

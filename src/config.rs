@@ -85,13 +85,8 @@ impl ServeConfig {
             ("RATE_LIMIT_WINDOW", &self.later.rate_limit_window),
             ("TRUSTED_PROXIES", &self.later.trusted_proxies),
         ];
-        if let Some((name, _)) = later
-            .iter()
-            .find(|(_, value)| value.as_ref().is_some_and(|text| !text.is_empty()))
-        {
-            return Err(SettingError(format!(
-                "{name} is set, but this release does not support it"
-            )));
+        if let Some((name, _)) = later.iter().find(|(_, value)| value.as_ref().is_some_and(|text| !text.is_empty())) {
+            return Err(SettingError(format!("{name} is set, but this release does not support it")));
         }
         let contradictions = [
             (
@@ -106,10 +101,7 @@ impl ServeConfig {
                 self.http.request_memory_mb < self.http.max_request_mb,
                 "REQUEST_MEMORY_MB is smaller than MAX_REQUEST_MB",
             ),
-            (
-                self.http.port == self.http.admin_port && self.http.port != 0,
-                "PORT and ADMIN_PORT are the same",
-            ),
+            (self.http.port == self.http.admin_port && self.http.port != 0, "PORT and ADMIN_PORT are the same"),
             (
                 self.flusher.copy_timeout_seconds.0.is_zero(),
                 "COPY_TIMEOUT_SECONDS is 0, so no flush would ever end in time",

@@ -136,41 +136,26 @@ impl Database {
     /// # Errors
     /// A setting that is missing or wrong, by name.
     pub fn new(config: &Config, instance: &str) -> Result<Self, SettingError> {
-        let url = secret(
-            "DATABASE_URL",
-            config.database_url.as_ref(),
-            config.database_url_file.as_ref(),
-        )?
-        .filter(|url| !url.expose_secret().trim().is_empty())
-        .ok_or_else(|| SettingError("DATABASE_URL is not set".into()))?;
+        let url = secret("DATABASE_URL", config.database_url.as_ref(), config.database_url_file.as_ref())?
+            .filter(|url| !url.expose_secret().trim().is_empty())
+            .ok_or_else(|| SettingError("DATABASE_URL is not set".into()))?;
         let mut target = url::parse(url.expose_secret().trim())?;
         let mode = target.tls.effective_mode();
         let tls = match mode {
             SslMode::Disable => None,
-            _ => Some(
-                target
-                    .tls
-                    .connector()
-                    .map_err(|detail| SettingError(format!("DATABASE_URL: {detail}")))?,
-            ),
+            _ => Some(target.tls.connector().map_err(|detail| SettingError(format!("DATABASE_URL: {detail}")))?),
         };
         let application_name = application_name(instance);
         let pg = &mut target.config;
         let given = pg.get_options().unwrap_or_default();
         let options = format!("{SESSION_OPTIONS} {given} {FORCED_OPTIONS}");
-        pg.options(options)
-            .application_name(&*application_name)
-            .target_session_attrs(TargetSessionAttrs::ReadWrite);
+        pg.options(options).application_name(&*application_name).target_session_attrs(TargetSessionAttrs::ReadWrite);
         if pg.get_keepalives_idle() == Duration::from_secs(2 * 60 * 60) {
             pg.keepalives_idle(Duration::from_secs(10));
         }
-        pg.get_keepalives_interval()
-            .is_none()
-            .then(|| pg.keepalives_interval(Duration::from_secs(5)));
+        pg.get_keepalives_interval().is_none().then(|| pg.keepalives_interval(Duration::from_secs(5)));
         pg.get_keepalives_retries().is_none().then(|| pg.keepalives_retries(3));
-        pg.get_tcp_user_timeout()
-            .is_none()
-            .then(|| pg.tcp_user_timeout(Duration::from_secs(30)));
+        pg.get_tcp_user_timeout().is_none().then(|| pg.tcp_user_timeout(Duration::from_secs(30)));
 
         let connector = Connector::new(mode, tls);
         let size = |connections: u32| pool(&target.config, &connector, connections as usize);
@@ -217,10 +202,7 @@ impl Database {
     async fn take(&self, pool: &Pool) -> Result<Connection, Error> {
         let generation = self.generation.load(Relaxed);
         let object = pool.get().await.map_err(|error| match error {
-            PoolError::Backend(source) => Error::Connect {
-                address: Arc::clone(&self.address),
-                source,
-            },
+            PoolError::Backend(source) => Error::Connect { address: Arc::clone(&self.address), source },
             _ => Error::ConnectDeadline(Arc::clone(&self.address)),
         })?;
         Ok(Connection::new(object, generation, Arc::clone(&self.generation)))
@@ -291,9 +273,7 @@ fn pool(config: &tokio_postgres::Config, connector: &Connector, size: usize) -> 
     Pool::builder(manager)
         .max_size(size)
         .wait_timeout(Some(WAIT_TIMEOUT))
-        .create_timeout(Some(
-            connect_timeout.saturating_mul(hosts).saturating_add(LOGIN_TIMEOUT),
-        ))
+        .create_timeout(Some(connect_timeout.saturating_mul(hosts).saturating_add(LOGIN_TIMEOUT)))
         .recycle_timeout(Some(WAIT_TIMEOUT))
         .runtime(Runtime::Tokio1)
         .build()
@@ -313,9 +293,7 @@ fn address(config: &tokio_postgres::Config) -> String {
     let ports = config.get_ports();
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
     let addresses = hosts.iter().enumerate();
-    let addresses: Vec<_> = addresses
-        .map(|(index, host)| format!("{host}:{}", port(index)))
-        .collect();
+    let addresses: Vec<_> = addresses.map(|(index, host)| format!("{host}:{}", port(index))).collect();
     addresses.join(",")
 }
 

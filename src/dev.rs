@@ -83,18 +83,9 @@ mod tests {
 
     #[test]
     fn banner_names_an_address_that_can_be_called() {
-        let text = banner(
-            "0.0.0.0:8000".parse().unwrap(),
-            "postgresql://forebay:x@127.0.0.1:5433/forebay",
-        );
-        assert!(
-            text.contains("curl -sS http://127.0.0.1:8000/v1/ingest/batch "),
-            "{text}"
-        );
-        assert!(
-            text.contains("\nDATABASE_URL=postgresql://forebay:x@127.0.0.1:5433/forebay\n"),
-            "{text}"
-        );
+        let text = banner("0.0.0.0:8000".parse().unwrap(), "postgresql://forebay:x@127.0.0.1:5433/forebay");
+        assert!(text.contains("curl -sS http://127.0.0.1:8000/v1/ingest/batch "), "{text}");
+        assert!(text.contains("\nDATABASE_URL=postgresql://forebay:x@127.0.0.1:5433/forebay\n"), "{text}");
         let start = text.find("-d '").unwrap() + 4;
         let body = &text[start..start + text[start..].find('\'').unwrap()];
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -104,28 +95,10 @@ mod tests {
     #[test]
     fn setting_that_names_nothing_is_refused() {
         let empty = tempfile::tempdir().unwrap();
-        let config = Config {
-            forebay_pg_bin: Some(empty.path().to_owned()),
-            ..Config::default()
-        };
-        assert!(
-            config
-                .check()
-                .unwrap_err()
-                .0
-                .starts_with("FOREBAY_PG_BIN: there is no initdb in ")
-        );
-        let config = Config {
-            forebay_pg_archive: Some(empty.path().join("no.jar")),
-            ..Config::default()
-        };
-        assert!(
-            config
-                .check()
-                .unwrap_err()
-                .0
-                .starts_with("FOREBAY_PG_ARCHIVE: there is no file ")
-        );
+        let config = Config { forebay_pg_bin: Some(empty.path().to_owned()), ..Config::default() };
+        assert!(config.check().unwrap_err().0.starts_with("FOREBAY_PG_BIN: there is no initdb in "));
+        let config = Config { forebay_pg_archive: Some(empty.path().join("no.jar")), ..Config::default() };
+        assert!(config.check().unwrap_err().0.starts_with("FOREBAY_PG_ARCHIVE: there is no file "));
         assert!(Config::default().check().is_ok());
     }
 }

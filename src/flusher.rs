@@ -110,9 +110,7 @@ impl Shared {
         let month_is_held = self.queue.parked_advice().is_some();
         let gate = self.gate();
         self.metrics.circuit_open.set(gate.is_open().into());
-        self.metrics
-            .on_hold
-            .set((month_is_held || gate.hold().is_some()).into());
+        self.metrics.on_hold.set((month_is_held || gate.hold().is_some()).into());
     }
 }
 
@@ -150,11 +148,7 @@ impl Flusher {
         });
         let tracker = tokio_util::task::TaskTracker::new();
         for number in 0..lanes as usize {
-            let lane = Lane {
-                number,
-                shared: Arc::clone(&shared),
-                stop: tasks.stop_token().clone(),
-            };
+            let lane = Lane { number, shared: Arc::clone(&shared), stop: tasks.stop_token().clone() };
             let draining = shared.draining.clone();
             let stop = tasks.stop_token().clone();
             let running = tracker.token();
@@ -167,19 +161,12 @@ impl Flusher {
                 }
             });
         }
-        Self {
-            shared,
-            tasks: tasks.clone(),
-            lanes: tracker,
-        }
+        Self { shared, tasks: tasks.clone(), lanes: tracker }
     }
 
     /// Returns how busy the lanes were since this was last asked, 0 to 1, and shows it as a metric.
     pub fn sample(&self) {
-        self.shared
-            .metrics
-            .flush_busy_ratio
-            .set(self.shared.busy.ratio(Instant::now()));
+        self.shared.metrics.flush_busy_ratio.set(self.shared.busy.ratio(Instant::now()));
     }
 
     /// Writes what is queued, without linger; returns once nothing that can be written is left.

@@ -97,10 +97,7 @@ pub struct Health {
 }
 
 fn up() -> Check {
-    Check {
-        status: CheckStatus::Up,
-        detail: None,
-    }
+    Check { status: CheckStatus::Up, detail: None }
 }
 
 impl Health {
@@ -116,14 +113,8 @@ impl Health {
             draining: AtomicBool::new(false),
             queue_full: AtomicBool::new(false),
             heartbeat: AtomicI64::new(now.as_micros()),
-            database: Mutex::new(Check {
-                status: CheckStatus::Down,
-                detail: Some("not reached yet".into()),
-            }),
-            redis: Mutex::new(Check {
-                status: redis,
-                detail: None,
-            }),
+            database: Mutex::new(Check { status: CheckStatus::Down, detail: Some("not reached yet".into()) }),
+            redis: Mutex::new(Check { status: redis, detail: None }),
         }
     }
 
@@ -153,10 +144,7 @@ impl Health {
             (self.draining.load(Relaxed), "draining"),
             (!self.journal_writable.load(Relaxed), "the journal can't be written"),
             (!self.index_read.load(Relaxed), "the journal is being read"),
-            (
-                !self.schema_seen.load(Relaxed),
-                "usable tables and rights in PostgreSQL have not been seen yet",
-            ),
+            (!self.schema_seen.load(Relaxed), "usable tables and rights in PostgreSQL have not been seen yet"),
             (!self.is_live(), "no lane is alive"),
         ];
         reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
@@ -166,30 +154,16 @@ impl Health {
     pub fn report(&self) -> HealthReport {
         let journal = match (self.journal_writable.load(Relaxed), self.index_read.load(Relaxed)) {
             (true, true) => up(),
-            (false, _) => Check {
-                status: CheckStatus::Down,
-                detail: Some("the journal can't be written".into()),
-            },
-            (true, false) => Check {
-                status: CheckStatus::Down,
-                detail: Some("the journal is being read".into()),
-            },
+            (false, _) => Check { status: CheckStatus::Down, detail: Some("the journal can't be written".into()) },
+            (true, false) => Check { status: CheckStatus::Down, detail: Some("the journal is being read".into()) },
         };
         let queue = match self.queue_full.load(Relaxed) {
-            true => Check {
-                status: CheckStatus::Full,
-                detail: Some("new batches are refused for now".into()),
-            },
+            true => Check { status: CheckStatus::Full, detail: Some("new batches are refused for now".into()) },
             false => up(),
         };
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let redis = self.redis.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let checks = Checks {
-            database,
-            redis,
-            journal,
-            queue,
-        };
+        let checks = Checks { database, redis, journal, queue };
         let well = |check: &Check| matches!(check.status, CheckStatus::Up | CheckStatus::Off);
         let status = if self.draining.load(Relaxed) || !well(&checks.journal) {
             Overall::Unhealthy
@@ -199,11 +173,6 @@ impl Health {
             Overall::Degraded
         };
         let uptime_seconds = self.clock.now().since(self.started_at).as_secs();
-        HealthReport {
-            status,
-            checks,
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds,
-        }
+        HealthReport { status, checks, version: env!("CARGO_PKG_VERSION"), uptime_seconds }
     }
 }

@@ -132,10 +132,7 @@ const CALLER: &str = "";
 
 impl Api {
     fn key(&self, batch_id: &str) -> BatchKey {
-        BatchKey {
-            caller: CALLER.to_owned(),
-            batch_id: batch_id.to_owned(),
-        }
+        BatchKey { caller: CALLER.to_owned(), batch_id: batch_id.to_owned() }
     }
 }
 
@@ -176,22 +173,10 @@ mod tests {
 
     #[test]
     fn origins_are_what_browsers_send() {
-        for good in [
-            "https://shop.example",
-            "http://localhost:3000",
-            "http://[::1]:8080",
-            "*",
-            "",
-        ] {
+        for good in ["https://shop.example", "http://localhost:3000", "http://[::1]:8080", "*", ""] {
             assert_eq!(origin(good).as_deref(), Ok(good));
         }
-        for bad in [
-            "shop.example",
-            "https://shop.example/",
-            "https://shop.example:443",
-            "https://a b",
-            "null",
-        ] {
+        for bad in ["shop.example", "https://shop.example/", "https://shop.example:443", "https://a b", "null"] {
             assert!(origin(bad).is_err(), "{bad}");
         }
     }

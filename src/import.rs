@@ -110,11 +110,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     progress.remove();
     println!("{}", report.summary(&rejected));
-    Ok(if report.all_landed() {
-        Outcome::Done
-    } else {
-        Outcome::NotDone
-    })
+    Ok(if report.all_landed() { Outcome::Done } else { Outcome::NotDone })
 }
 
 /// Returns whether it came to the end; `false` = Ctrl-C.

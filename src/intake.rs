@@ -160,11 +160,7 @@ impl Intake {
     fn window(&self, now: Timestamp) -> Window {
         let kept = self.retention.map(|retention| retention.oldest_kept(now));
         let oldest = now.minus(self.max_age);
-        let (pruned_before, remade) = self
-            .pruned
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        let (pruned_before, remade) = self.pruned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         Window {
             oldest: kept.map_or(oldest, |kept| kept.max(oldest)),
             newest: now.plus(self.max_future),
@@ -194,22 +190,14 @@ impl Intake {
         // With the body goes the memory that its source was granted for it and its rows. The rows are there until they are
         // on the disk, also when the caller is not.
         let granted = delivery.body.clone();
-        let Parsed {
-            batch,
-            errors,
-            id_is_callers,
-        } = match self.parse(delivery).await {
+        let Parsed { batch, errors, id_is_callers } = match self.parse(delivery).await {
             Ok(parsed) => parsed,
             Err(refusal) => return self.refuse(refusal, source, caller).await,
         };
         let batch_id = batch.head.key.batch_id.clone();
         if id_is_callers && let Some(known) = self.status.find_repeat(&batch.head.key).await {
             let is_same = known.content_hash == batch.head.content_hash;
-            return if is_same {
-                Ok(Taken { known, errors })
-            } else {
-                Err(TakeError::Reused { batch_id })
-            };
+            return if is_same { Ok(Taken { known, errors }) } else { Err(TakeError::Reused { batch_id }) };
         }
         let books = self.books.clone();
         let status = Arc::clone(&self.status);
@@ -220,10 +208,7 @@ impl Intake {
             drop(granted);
         };
         match self.queue.enqueue(batch, &account, on_durable).await {
-            Ok(enqueued) => Ok(Taken {
-                known: enqueued.known,
-                errors,
-            }),
+            Ok(enqueued) => Ok(Taken { known: enqueued.known, errors }),
             Err(error) => Err(self.take_error(error, Some(batch_id))),
         }
     }
@@ -231,13 +216,7 @@ impl Intake {
     /// Refuses a batch whole, unless it is a repeat of one that was taken when its events were still good: time went by,
     /// or a month was pruned.
     async fn refuse(&self, refusal: Refusal, source: Source, caller: String) -> Result<Taken, TakeError> {
-        let Refusal::InvalidBatch {
-            batch_id,
-            content_hash: Some(content_hash),
-            errors,
-            ..
-        } = &refusal
-        else {
+        let Refusal::InvalidBatch { batch_id, content_hash: Some(content_hash), errors, .. } = &refusal else {
             return Err(refusal.into());
         };
         if let Some(batch_id) = batch_id.clone() {
@@ -280,17 +259,10 @@ impl Intake {
 
     fn take_error(&self, error: EnqueueError, batch_id: Option<String>) -> TakeError {
         match error {
-            EnqueueError::Reused => TakeError::Reused {
-                batch_id: batch_id.unwrap_or_default(),
-            },
-            EnqueueError::Full => TakeError::QueueFull {
-                batch_id,
-                retry_after: self.queue.retry_after(),
-            },
+            EnqueueError::Reused => TakeError::Reused { batch_id: batch_id.unwrap_or_default() },
+            EnqueueError::Full => TakeError::QueueFull { batch_id, retry_after: self.queue.retry_after() },
             EnqueueError::NotWritable => TakeError::NotWritable { batch_id },
-            EnqueueError::OutcomeUnknown => TakeError::OutcomeUnknown {
-                batch_id: batch_id.unwrap_or_default(),
-            },
+            EnqueueError::OutcomeUnknown => TakeError::OutcomeUnknown { batch_id: batch_id.unwrap_or_default() },
         }
     }
 }
@@ -298,16 +270,12 @@ impl Intake {
 fn count_taken(books: &BookMetrics, source: Source, head: &crate::batch::BatchHead, rejected: &[RejectReason]) {
     books.events_received_total.get(source).inc_by(head.received.into());
     books.events_accepted_total.get(source).inc_by(head.accepted.into());
-    rejected
-        .iter()
-        .for_each(|code| books.events_rejected_total.get(*code).inc());
+    rejected.iter().for_each(|code| books.events_rejected_total.get(*code).inc());
 }
 
 fn count_refused(books: &BookMetrics, source: Source, errors: &[EventError]) {
     books.events_received_total.get(source).inc_by(errors.len() as u64);
-    errors
-        .iter()
-        .for_each(|error| books.events_rejected_total.get(error.code).inc());
+    errors.iter().for_each(|error| books.events_rejected_total.get(error.code).inc());
 }
 
 #[cfg(test)]

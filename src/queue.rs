@@ -226,11 +226,7 @@ impl Queue {
 fn pending(head: &BatchHead, tried: Option<Tried>) -> KnownBatch {
     let report = StatusReport {
         batch_id: head.key.batch_id.clone(),
-        status: if tried.is_some() {
-            BatchStatus::Processing
-        } else {
-            BatchStatus::Accepted
-        },
+        status: if tried.is_some() { BatchStatus::Processing } else { BatchStatus::Accepted },
         priority: head.priority,
         received: head.received,
         accepted: head.accepted,
@@ -241,14 +237,9 @@ fn pending(head: &BatchHead, tried: Option<Tried>) -> KnownBatch {
         attempts: tried.map_or(0, |tried| tried.attempts),
         accepted_at: head.accepted_at.to_string(),
         completed_at: None,
-        last_error: tried
-            .and_then(|tried| tried.last_error)
-            .map(|class| class.as_str().to_owned()),
+        last_error: tried.and_then(|tried| tried.last_error).map(|class| class.as_str().to_owned()),
     };
-    KnownBatch {
-        content_hash: head.content_hash,
-        report,
-    }
+    KnownBatch { content_hash: head.content_hash, report }
 }
 
 /// The journal moves a record; the queue points at the new place, unless a lane has the batch in hand.
@@ -259,15 +250,7 @@ impl journal::Relocate for Queue {
         if state.tried.get(&from).is_some_and(|tried| tried.in_hand) {
             return false;
         }
-        let State {
-            schedule,
-            index,
-            parked,
-            resting,
-            held,
-            tried,
-            ..
-        } = &mut *state;
+        let State { schedule, index, parked, resting, held, tried, .. } = &mut *state;
         let set_aside = parked.values_mut().map(|month| &mut month.waiting).chain([held]);
         let moved = [schedule]
             .into_iter()

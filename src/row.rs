@@ -225,11 +225,7 @@ mod tests {
 
     #[test]
     fn row_reads_back_as_it_was_encoded() {
-        let origin = RowOrigin {
-            received_at: Timestamp::from_micros(2),
-            batch: Uuid::from_u128(7),
-            priority: 9,
-        };
+        let origin = RowOrigin { received_at: Timestamp::from_micros(2), batch: Uuid::from_u128(7), priority: 9 };
         let mut buffer = Vec::new();
         for (user_id, metadata) in [(None, None), (Some("ü"), Some(r#"{"a":1}"#))] {
             let event = EventColumns {
@@ -247,14 +243,8 @@ mod tests {
         assert_eq!(read.len(), 2);
         assert_eq!(read[0].columns().metadata, None);
         let columns = read[1].columns();
-        assert_eq!(
-            (columns.user_id, columns.payload, columns.metadata),
-            (Some("ü"), "{}", Some(r#"{"a":1}"#))
-        );
-        assert_eq!(
-            (read[1].timestamp().as_micros(), read[1].received_at().as_micros()),
-            (-1, 2)
-        );
+        assert_eq!((columns.user_id, columns.payload, columns.metadata), (Some("ü"), "{}", Some(r#"{"a":1}"#)));
+        assert_eq!((read[1].timestamp().as_micros(), read[1].received_at().as_micros()), (-1, 2));
         assert_eq!(read[1].texts(), ("e", "s"));
         assert_eq!(read[1].key_bytes(), (&b"e"[..], &b"s"[..]));
     }

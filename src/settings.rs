@@ -43,11 +43,7 @@ impl FromStr for Mebibytes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number: u64 = text.parse().map_err(|_| "not a whole number of MiB".to_owned())?;
-        if (1..=1 << 24).contains(&number) {
-            Ok(Self(number))
-        } else {
-            Err("not in 1 to 16777216".to_owned())
-        }
+        if (1..=1 << 24).contains(&number) { Ok(Self(number)) } else { Err("not in 1 to 16777216".to_owned()) }
     }
 }
 
@@ -76,10 +72,7 @@ pub fn secret(
         (Some(value), None) => Ok(Some(value.clone())),
         (None, Some(path)) => match std::fs::read_to_string(path) {
             Ok(text) => Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))),
-            Err(error) => Err(SettingError(format!(
-                "{name}_FILE: can't read {}: {error}",
-                path.display()
-            ))),
+            Err(error) => Err(SettingError(format!("{name}_FILE: can't read {}: {error}", path.display()))),
         },
         (None, None) => Ok(None),
     }

@@ -44,11 +44,7 @@ pub struct Tasks {
 impl Tasks {
     /// Returns an empty set whose tasks are told to stop by `stop`.
     pub fn new(stop: CancellationToken) -> Self {
-        Self {
-            tracker: TaskTracker::new(),
-            stop,
-            failed: Arc::default(),
-        }
+        Self { tracker: TaskTracker::new(), stop, failed: Arc::default() }
     }
 
     /// Returns the token that tells these tasks to stop.
@@ -94,11 +90,7 @@ impl Tasks {
 
     /// Says that a part of the process died. Threads that are no tasks call it themselves.
     pub fn report_failed(&self, name: &'static str) {
-        self.failed
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get_or_insert(name);
+        self.failed.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(name);
         self.failed.1.notify_waiters();
     }
 
@@ -134,10 +126,7 @@ impl Signals {
     /// The system refuses the handlers.
     pub fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Returns the name of the next signal.

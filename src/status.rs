@@ -131,9 +131,7 @@ pub struct StatusBoard {
 
 impl fmt::Debug for StatusBoard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StatusBoard")
-            .field("redis", &self.redis.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("StatusBoard").field("redis", &self.redis.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -154,17 +152,8 @@ impl StatusBoard {
         let ttl = Duration::from_secs(config.status_ttl_seconds);
         let redis = match config.redis_client()? {
             Some(client) => {
-                let names = redis::Names {
-                    key_prefix: config.redis_key_prefix.clone(),
-                    instance: instance.to_owned(),
-                };
-                Some(Redis::start(
-                    client,
-                    names,
-                    ttl,
-                    redis::Signs { health, metrics },
-                    tasks,
-                ))
+                let names = redis::Names { key_prefix: config.redis_key_prefix.clone(), instance: instance.to_owned() };
+                Some(Redis::start(client, names, ttl, redis::Signs { health, metrics }, tasks))
             }
             None => {
                 health.set_redis(CheckStatus::Off, None);
@@ -236,11 +225,7 @@ impl StatusBoard {
         while !known.report.status.is_final() && Instant::now() < deadline {
             // A batch that waits here wakes us; one that another replica writes must be asked for.
             let is_here = (self.find_pending)(key).is_some();
-            let until = if is_here {
-                deadline
-            } else {
-                deadline.min(Instant::now() + interval)
-            };
+            let until = if is_here { deadline } else { deadline.min(Instant::now() + interval) };
             tokio::select! {
                 woken = waiter.woken() => return Ok(Some(woken)),
                 () = self.stop.cancelled() => break,
@@ -253,11 +238,7 @@ impl StatusBoard {
             }
             interval = (interval * 3 / 2).min(longest);
         }
-        Ok(Some(
-            self.find_here(key)
-                .filter(|here| here.report.status >= known.report.status)
-                .unwrap_or(known),
-        ))
+        Ok(Some(self.find_here(key).filter(|here| here.report.status >= known.report.status).unwrap_or(known)))
     }
 
     /// Notes that a batch is durable, for the other replicas. Never waits.

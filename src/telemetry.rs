@@ -99,20 +99,14 @@ impl Config {
 /// As [`Config::check`].
 pub fn init(config: &Config, instance: &str) -> Result<(), SettingError> {
     let is_terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(config.filter()?);
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(config.filter()?);
     let started = match config.format(is_terminal)? {
         Format::Text => {
             let is_detailed = config.filter()?.max_level_hint() > Some(LevelFilter::INFO);
             let log = log.with_timer(Millis).with_target(is_detailed);
             log.with_ansi(is_terminal).finish().try_init()
         }
-        Format::Json => log
-            .fmt_fields(JsonFields::new())
-            .event_format(JsonLines::new(instance))
-            .finish()
-            .try_init(),
+        Format::Json => log.fmt_fields(JsonFields::new()).event_format(JsonLines::new(instance)).finish().try_init(),
     };
     // An error says only that a log is there already.
     drop(started);
@@ -139,19 +133,12 @@ pub struct Repeats {
 impl Repeats {
     /// Returns a limiter that lets one line through in each `interval`.
     pub const fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            last: None,
-            suppressed: 0,
-        }
+        Self { interval, last: None, suppressed: 0 }
     }
 
     /// Counts one line. Returns how many were suppressed since the last one when this is to be logged; else nothing.
     pub fn note(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .last
-            .is_some_and(|last| now.saturating_duration_since(last) < self.interval)
-        {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
             self.suppressed += 1;
             return None;
         }
@@ -165,36 +152,19 @@ mod tests {
     use super::*;
 
     fn config(level: &str, format: Option<&str>) -> Config {
-        Config {
-            log_level: level.into(),
-            log_format: format.map(str::to_owned),
-        }
+        Config { log_level: level.into(), log_format: format.map(str::to_owned) }
     }
 
     #[test]
     fn levels_and_levels_of_modules_are_taken() {
-        for level in [
-            "info",
-            "OFF",
-            "warn,forebay=debug",
-            "info,forebay::queue=trace,tokio_postgres=error",
-        ] {
+        for level in ["info", "OFF", "warn,forebay=debug", "info,forebay::queue=trace,tokio_postgres=error"] {
             config(level, None).check().unwrap();
         }
     }
 
     #[test]
     fn wrong_level_is_refused_by_its_name() {
-        for level in [
-            "",
-            "verbose",
-            "info,",
-            "forebay",
-            "forebay=loud",
-            "=info",
-            "info,[span]=debug",
-            "info debug",
-        ] {
+        for level in ["", "verbose", "info,", "forebay", "forebay=loud", "=info", "info,[span]=debug", "info debug"] {
             let error = config(level, None).check().unwrap_err().to_string();
             assert!(error.starts_with("LOG_LEVEL ") && !error.contains('\n'), "{error}");
         }
@@ -204,10 +174,7 @@ mod tests {
     fn format_follows_the_terminal_unless_it_is_set() {
         let format = |format, is_terminal| config("info", format).format(is_terminal).unwrap();
         assert_eq!((format(None, true), format(None, false)), (Format::Text, Format::Json));
-        assert_eq!(
-            (format(Some("json"), true), format(Some("text"), false)),
-            (Format::Json, Format::Text)
-        );
+        assert_eq!((format(Some("json"), true), format(Some("text"), false)), (Format::Json, Format::Text));
         let error = config("info", Some("xml")).check().unwrap_err().to_string();
         assert_eq!(error, "LOG_FORMAT \"xml\" is neither json nor text");
     }
@@ -217,9 +184,6 @@ mod tests {
         let start = Instant::now();
         let mut repeats = Repeats::new(Duration::from_secs(10));
         let mut at = |seconds| repeats.note(start + Duration::from_secs(seconds));
-        assert_eq!(
-            [at(0), at(1), at(9), at(10), at(25), at(24)],
-            [Some(0), None, None, Some(2), Some(0), None]
-        );
+        assert_eq!([at(0), at(1), at(9), at(10), at(25), at(24)], [Some(0), None, None, Some(2), Some(0), None]);
     }
 }

@@ -41,11 +41,7 @@ impl Timestamp {
 
     /// Returns the moment as jiff knows it; beyond jiff's years (-9999 to 9999) the nearest that it knows.
     pub fn to_jiff(self) -> jiff::Timestamp {
-        let limit = if self.0 < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        };
+        let limit = if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(limit)
     }
 
@@ -179,25 +175,13 @@ mod tests {
         assert_eq!(month.start().to_string(), "2013-12-01T00:00:00Z");
         assert_eq!(month.plus(1).to_string(), "2014-01");
         assert_eq!(month.plus(1).start().month(), month.plus(1));
-        assert_eq!(
-            Timestamp::from_micros(month.plus(1).start().as_micros() - 1).month(),
-            month
-        );
+        assert_eq!(Timestamp::from_micros(month.plus(1).start().as_micros() - 1).month(), month);
         assert_eq!(month.leaf(), "events_2013_12");
     }
 
     #[test]
     fn what_is_no_month_is_refused() {
-        for text in [
-            "2024",
-            "2024-13",
-            "2024-00",
-            "24-01",
-            "2024-1",
-            "2024-02-01",
-            "+024-01",
-            "",
-        ] {
+        for text in ["2024", "2024-13", "2024-00", "24-01", "2024-1", "2024-02-01", "+024-01", ""] {
             assert!(text.parse::<Month>().is_err(), "{text}");
         }
     }
@@ -206,9 +190,6 @@ mod tests {
     fn digits_beyond_microseconds_are_cut() {
         let timestamp: jiff::Timestamp = "2024-01-01T00:00:00.123456999Z".parse().unwrap();
         assert_eq!(Timestamp::from(timestamp).to_string(), "2024-01-01T00:00:00.123456Z");
-        assert_eq!(
-            Timestamp::from_postgres(Timestamp::from(timestamp).to_postgres()),
-            timestamp.into()
-        );
+        assert_eq!(Timestamp::from_postgres(Timestamp::from(timestamp).to_postgres()), timestamp.into());
     }
 }

@@ -32,11 +32,7 @@ impl App {
         let (batches, events) = self.queue.left();
         let left = format!("{events} events in {batches} batches stay in the journal for the next start");
         if batches > 0 {
-            tracing::warn!(
-                journal.batches = batches,
-                journal.events = events,
-                "batches stay in the journal"
-            );
+            tracing::warn!(journal.batches = batches, journal.events = events, "batches stay in the journal");
             // Best effort: the file is there only in a container of Kubernetes.
             if std::path::Path::new(TERMINATION_LOG).exists() {
                 let _ = std::fs::write(TERMINATION_LOG, &left);
@@ -69,18 +65,11 @@ impl App {
         self.server.stop_accepting();
         self.server.end_waits();
         let _ = tokio::time::timeout_at(deadline, self.server.drained()).await;
-        tracing::info!(
-            elapsed_ms = started.elapsed().as_millis() as u64,
-            "drain: requests are answered"
-        );
+        tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "drain: requests are answered");
 
         let started = Instant::now();
         let drained = tokio::time::timeout_at(deadline, self.flusher.drain()).await.is_ok();
         let elapsed_ms = started.elapsed().as_millis() as u64;
-        tracing::info!(
-            elapsed_ms,
-            in_time = drained,
-            "drain: the lanes have written what they could"
-        );
+        tracing::info!(elapsed_ms, in_time = drained, "drain: the lanes have written what they could");
     }
 }

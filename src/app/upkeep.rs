@@ -102,8 +102,7 @@ impl Look {
                 Ok(_) => self.must_migrate = false,
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "can't migrate yet");
-                    self.health
-                        .set_database(CheckStatus::Down, Some("can't be migrated yet; see the log".into()));
+                    self.health.set_database(CheckStatus::Down, Some("can't be migrated yet; see the log".into()));
                     return;
                 }
             }
@@ -121,8 +120,7 @@ impl Look {
             Ok(SchemaState::Unusable { advice }) => self.health.set_database(CheckStatus::Down, Some(advice)),
             Err(error) => {
                 tracing::debug!(error = %error, "postgres does not answer");
-                self.health
-                    .set_database(CheckStatus::Down, Some("does not answer".into()));
+                self.health.set_database(CheckStatus::Down, Some("does not answer".into()));
             }
         }
     }
@@ -174,10 +172,7 @@ impl Leaves {
         match made.unwrap_or(Err(db::Error::Deadline.into())) {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "can't make the leaves ahead, so it is tried again"
-                );
+                tracing::warn!(error = format!("{error:#}"), "can't make the leaves ahead, so it is tried again");
                 false
             }
         }
@@ -190,9 +185,7 @@ impl Leaves {
                 self.intake.set_pruned(facts.pruned_before, facts.remade);
                 self.metrics.partitions_ahead.set(facts.ahead.into());
                 let success = facts.last_success.map_or(0.0, |moment| moment.as_micros() as f64 / 1e6);
-                self.metrics
-                    .partition_maintenance_last_success_timestamp_seconds
-                    .set(success);
+                self.metrics.partition_maintenance_last_success_timestamp_seconds.set(success);
             }
             Err(error) => tracing::debug!(error = %error, "can't look at the leaves"),
         }

@@ -17,11 +17,7 @@ impl BatchHead {
     /// Returns the head as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(192 + 4 * self.rejected.len());
-        for text in [
-            &self.key.caller,
-            &self.key.batch_id,
-            self.traceparent.as_deref().unwrap_or_default(),
-        ] {
+        for text in [&self.key.caller, &self.key.batch_id, self.traceparent.as_deref().unwrap_or_default()] {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
         }
@@ -35,13 +31,9 @@ impl BatchHead {
             out.extend_from_slice(&moment.as_micros().to_le_bytes());
         }
         out.extend_from_slice(&(self.rejected.len() as u32).to_le_bytes());
-        self.rejected
-            .iter()
-            .for_each(|index| out.extend_from_slice(&index.to_le_bytes()));
+        self.rejected.iter().for_each(|index| out.extend_from_slice(&index.to_le_bytes()));
         out.extend_from_slice(&(self.months.len() as u32).to_le_bytes());
-        self.months
-            .iter()
-            .for_each(|month| out.extend_from_slice(&month.number().to_le_bytes()));
+        self.months.iter().for_each(|month| out.extend_from_slice(&month.number().to_le_bytes()));
         out
     }
 
@@ -92,8 +84,7 @@ impl Reader<'_> {
     }
 
     fn moment(&mut self) -> Result<Timestamp, UnreadableHead> {
-        self.array()
-            .map(|bytes| Timestamp::from_micros(i64::from_le_bytes(bytes)))
+        self.array().map(|bytes| Timestamp::from_micros(i64::from_le_bytes(bytes)))
     }
 
     fn text(&mut self) -> Result<String, UnreadableHead> {
@@ -118,10 +109,7 @@ pub(crate) mod tests {
 
     pub(crate) fn head() -> BatchHead {
         BatchHead {
-            key: BatchKey {
-                caller: "shop".into(),
-                batch_id: "orders-17".into(),
-            },
+            key: BatchKey { caller: "shop".into(), batch_id: "orders-17".into() },
             batch: Uuid::from_u128(0x0199),
             content_hash: [7; 32],
             priority: Priority::try_from(9).unwrap(),

@@ -33,10 +33,7 @@ pub struct Args {
 /// # Errors
 /// Nothing answers there.
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
-    let host = args
-        .host
-        .filter(|host| !host.is_unspecified())
-        .unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let host = args.host.filter(|host| !host.is_unspecified()).unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let answer = tokio::time::timeout(LIMIT, ask(host, args.admin_port)).await;
     let address = SocketAddr::new(host, args.admin_port);
     let answer = answer.map_err(|_| anyhow::anyhow!("no answer from {address} within {} s", LIMIT.as_secs()))?;
@@ -49,9 +46,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
 
 async fn ask(host: IpAddr, port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((host, port)).await?;
-    stream
-        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
     let mut answer = String::new();
     stream.take(64 * 1024).read_to_string(&mut answer).await?;
     Ok(answer)

@@ -108,11 +108,7 @@ fn connect(config: &db::Config) -> Result<Database, SettingError> {
 /// The month has no leaf now.
 pub async fn create(args: CreateArgs) -> anyhow::Result<Outcome> {
     let ensured = partitions::ensure_leaf(&connect(&args.database)?, args.month, Pruned::IsRemade).await?;
-    println!(
-        "{} {}",
-        args.month.leaf(),
-        if ensured == Ensured::Made { "made" } else { "was there" }
-    );
+    println!("{} {}", args.month.leaf(), if ensured == Ensured::Made { "made" } else { "was there" });
     Ok(Outcome::Done)
 }
 
@@ -134,11 +130,7 @@ pub async fn cleanup(args: CleanupArgs) -> anyhow::Result<Outcome> {
     if report.is_success() && report.pruned.is_empty() {
         println!("no leaf is older than {}", args.older_than);
     }
-    Ok(if report.is_success() {
-        Outcome::Done
-    } else {
-        Outcome::NotDone
-    })
+    Ok(if report.is_success() { Outcome::Done } else { Outcome::NotDone })
 }
 
 async fn maintain(args: MaintainArgs) -> anyhow::Result<Outcome> {
@@ -151,11 +143,7 @@ async fn maintain(args: MaintainArgs) -> anyhow::Result<Outcome> {
     };
     let report = maintain::maintain(&connect(&args.database)?, &maintenance).await?;
     println!("{}", serde_json::to_string(&report)?);
-    Ok(if report.is_success() {
-        Outcome::Done
-    } else {
-        Outcome::NotDone
-    })
+    Ok(if report.is_success() { Outcome::Done } else { Outcome::NotDone })
 }
 
 async fn list(config: &db::Config) -> anyhow::Result<Outcome> {
@@ -163,14 +151,9 @@ async fn list(config: &db::Config) -> anyhow::Result<Outcome> {
     let connection = database.side().await?;
     let leaves = leaves::leaves(connection.client()).await?;
     connection.release();
-    println!(
-        "{:<24} {:>14} {:>10}  {:<9}  bounds",
-        "leaf", "rows (about)", "MiB", "state"
-    );
+    println!("{:<24} {:>14} {:>10}  {:<9}  bounds", "leaf", "rows (about)", "MiB", "state");
     for leaf in leaves {
-        let rows = leaf
-            .rows_estimate
-            .map_or_else(|| "unknown".to_owned(), |rows| rows.to_string());
+        let rows = leaf.rows_estimate.map_or_else(|| "unknown".to_owned(), |rows| rows.to_string());
         let mebibytes = leaf.bytes as f64 / 1_048_576.0;
         let (state, bounds) = (leaf.state.as_str(), leaf.bounds.as_deref().unwrap_or("none"));
         println!("{:<24} {rows:>14} {mebibytes:>14.1}  {state:<9}  {bounds}", leaf.name);

@@ -9,10 +9,7 @@ use crate::{app, app::Surroundings, config::ServeConfig, exit::Outcome};
 /// # Errors
 /// As [`app::serve`].
 pub async fn serve(config: ServeConfig) -> anyhow::Result<Outcome> {
-    let surroundings = Surroundings {
-        default_host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        banner: None,
-    };
+    let surroundings = Surroundings { default_host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), banner: None };
     app::serve(config, &surroundings).await
 }
 
@@ -58,10 +55,7 @@ mod dev {
         }
         config.intake.event_max_age_days.get_or_insert(EVENT_MAX_AGE_DAYS);
         // No proxy stands before it, and people wait for the end of their Ctrl-C.
-        config
-            .shutdown
-            .drain_delay_seconds
-            .get_or_insert(Seconds(Duration::ZERO));
+        config.shutdown.drain_delay_seconds.get_or_insert(Seconds(Duration::ZERO));
         let placeholder = SecretString::from("postgresql://localhost/forebay");
         config.database.database_url = Some(placeholder);
         app::check(&config)?;
@@ -75,10 +69,7 @@ mod dev {
         if config.queue.journal_dir == Path::new("./journal") {
             config.queue.journal_dir = home.journal();
         }
-        let surroundings = Surroundings {
-            default_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            banner: Some(dev::banner),
-        };
+        let surroundings = Surroundings { default_host: IpAddr::V4(Ipv4Addr::LOCALHOST), banner: Some(dev::banner) };
         let outcome = tokio::select! {
             outcome = migrate_and_serve(config, &surroundings) => outcome,
             status = postgres.ended() => Err(anyhow::anyhow!("the embedded PostgreSQL ended ({status}); its log lies in {}", home.path().display())),

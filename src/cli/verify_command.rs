@@ -25,9 +25,7 @@ pub struct Args {
 
 fn parse_since(text: &str) -> Result<Timestamp, String> {
     let parsed: Result<jiff::Timestamp, _> = text.parse();
-    parsed
-        .map(Timestamp::from)
-        .map_err(|_| "not an RFC 3339 time such as 2024-02-01T00:00:00Z".to_owned())
+    parsed.map(Timestamp::from).map_err(|_| "not an RFC 3339 time such as 2024-02-01T00:00:00Z".to_owned())
 }
 
 /// Compares, and prints the sums and the differences: exit code 0 when there are none, 1 otherwise.
@@ -36,19 +34,9 @@ fn parse_since(text: &str) -> Result<Timestamp, String> {
 /// PostgreSQL can't be asked.
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let database = Database::new(&database_of(&args.database)?, COMMAND)?;
-    let report = verify::verify(
-        &database,
-        args.since,
-        args.ledger_retention_days,
-        Clock::default().now(),
-    )
-    .await?;
+    let report = verify::verify(&database, args.since, args.ledger_retention_days, Clock::default().now()).await?;
     print(&report);
-    Ok(if report.differences == 0 {
-        Outcome::Done
-    } else {
-        Outcome::NotDone
-    })
+    Ok(if report.differences == 0 { Outcome::Done } else { Outcome::NotDone })
 }
 
 fn print(report: &VerifyReport) {
@@ -59,15 +47,7 @@ fn print(report: &VerifyReport) {
     println!("events committed      {:>12}", report.committed);
     println!("events quarantined    {:>12}", report.quarantined);
     println!("differences           {:>12}", report.differences);
-    for Difference {
-        what,
-        caller,
-        batch_id,
-        batch,
-        expected,
-        found,
-    } in &report.told
-    {
+    for Difference { what, caller, batch_id, batch, expected, found } in &report.told {
         let name = batch_id.as_deref().map_or_else(|| batch.to_string(), str::to_owned);
         let of = caller.as_deref().filter(|caller| !caller.is_empty());
         let of = of.map_or_else(String::new, |caller| format!(" of {caller}"));
@@ -83,12 +63,5 @@ fn print(report: &VerifyReport) {
     if told < report.differences {
         println!("  and {} more", report.differences - told);
     }
-    println!(
-        "{}",
-        if report.differences == 0 {
-            "the ledger and the table agree"
-        } else {
-            "they differ"
-        }
-    );
+    println!("{}", if report.differences == 0 { "the ledger and the table agree" } else { "they differ" });
 }

@@ -62,11 +62,9 @@ pub fn line(error: &Error, command: &Command) -> String {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    if let (ErrorKind::ValueValidation, Some(arg), Some(value)) = (
-        error.kind(),
-        said(ContextKind::InvalidArg),
-        said(ContextKind::InvalidValue),
-    ) {
+    if let (ErrorKind::ValueValidation, Some(arg), Some(value)) =
+        (error.kind(), said(ContextKind::InvalidArg), said(ContextKind::InvalidValue))
+    {
         let name = setting(arg, command);
         let why = std::error::Error::source(error).map_or_else(String::new, |source| {
             if source.is::<std::num::ParseIntError>() {
@@ -162,9 +160,6 @@ mod tests {
         }
         assert!(help.contains("--body-timeout-seconds <SECONDS>") && help.contains("--max-request-mb <MIB>"));
         let options = help.split("\nHTTP:").next().unwrap();
-        assert!(
-            options.contains("--migrate") && options.contains("--instance"),
-            "{options}"
-        );
+        assert!(options.contains("--migrate") && options.contains("--instance"), "{options}");
     }
 }

@@ -19,10 +19,7 @@ fn settings() -> BTreeMap<String, String> {
     let command = crate::dev::Config::augment_args(command);
     let default = |arg: &clap::Arg| {
         let values = arg.get_default_values().iter();
-        values
-            .map(|value| value.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join(",")
+        values.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",")
     };
     let named = |arg: &clap::Arg| Some((arg.get_env()?.to_string_lossy().into_owned(), default(arg)));
     command.get_arguments().filter_map(named).collect()
@@ -57,20 +54,12 @@ fn env_example_has_each_setting_with_its_default() {
 #[test]
 fn compose_file_names_only_variables_that_exist() {
     let known: BTreeSet<_> = example().into_iter().map(|(_, name, _)| name).collect();
-    let substituted = COMPOSE
-        .split("${")
-        .skip(1)
-        .filter_map(|rest| rest.split([':', '}']).next());
+    let substituted = COMPOSE.split("${").skip(1).filter_map(|rest| rest.split([':', '}']).next());
     let forebay = COMPOSE.split("\n  postgres:\n").next().unwrap();
     let given = forebay.split("    environment:\n").nth(1).unwrap();
-    let given = given
-        .lines()
-        .map_while(|line| line.strip_prefix("      ")?.split(": ").next());
+    let given = given.lines().map_while(|line| line.strip_prefix("      ")?.split(": ").next());
     let names: Vec<_> = substituted.chain(given).collect();
-    assert!(
-        names.contains(&"POSTGRES_PASSWORD") && names.contains(&"DATABASE_URL"),
-        "{names:?}"
-    );
+    assert!(names.contains(&"POSTGRES_PASSWORD") && names.contains(&"DATABASE_URL"), "{names:?}");
     for name in names {
         assert!(known.contains(name), "{name}");
     }

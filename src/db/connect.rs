@@ -18,9 +18,7 @@ pub(super) struct Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector")
-            .field("mode", &self.mode)
-            .finish_non_exhaustive()
+        f.debug_struct("Connector").field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 

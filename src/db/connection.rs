@@ -22,11 +22,7 @@ pub struct Connection {
 
 impl Connection {
     pub(super) fn new(object: Object, generation: u64, current: Arc<AtomicU64>) -> Self {
-        Self {
-            object: Some(object),
-            generation,
-            current,
-        }
+        Self { object: Some(object), generation, current }
     }
 
     /// Returns the driver's client, for functions that serve transactions too.
@@ -54,16 +50,12 @@ impl Deref for Connection {
     type Target = ClientWrapper;
 
     fn deref(&self) -> &ClientWrapper {
-        self.object
-            .as_ref()
-            .expect("the object leaves only when the connection ends")
+        self.object.as_ref().expect("the object leaves only when the connection ends")
     }
 }
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut ClientWrapper {
-        self.object
-            .as_mut()
-            .expect("the object leaves only when the connection ends")
+        self.object.as_mut().expect("the object leaves only when the connection ends")
     }
 }

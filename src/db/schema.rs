@@ -39,11 +39,7 @@ const TABLES: &[(&str, &str, &[&str])] = &[
          event:bytea replayed_at:timestamptz",
         &["INSERT", "SELECT"],
     ),
-    (
-        "partition_state",
-        "pruned_before:date maintained_at:timestamptz",
-        &["SELECT"],
-    ),
+    ("partition_state", "pruned_before:date maintained_at:timestamptz", &["SELECT"]),
 ];
 
 /// Each column that is missing or of another type, with its table.
@@ -93,9 +89,7 @@ pub async fn check_schema(database: &Database) -> Result<SchemaState, Error> {
     let wrong = connection.query(WRONG_COLUMNS, &[&tables, &columns, &types]).await?;
     if let Some(row) = wrong.first() {
         let table: &str = row.get(0);
-        return unusable(format!(
-            "table {table} is not as this release needs it: run forebay migrate"
-        ));
+        return unusable(format!("table {table} is not as this release needs it: run forebay migrate"));
     }
     let facts = connection.query_one(FACTS, &[]).await?;
     let (role, encoding): (String, String) = (facts.get(0), facts.get(1));
@@ -105,15 +99,11 @@ pub async fn check_schema(database: &Database) -> Result<SchemaState, Error> {
         return unusable(format!("grant {} to {role}", row.get::<_, &str>(0)));
     }
     if encoding != "UTF8" {
-        return unusable(format!(
-            "the database's encoding is {encoding}: use one with encoding UTF8"
-        ));
+        return unusable(format!("the database's encoding is {encoding}: use one with encoding UTF8"));
     }
     if facts.get::<_, Option<bool>>(3) != Some(true) || !facts.get::<_, bool>(2) {
         let key = "it must be partitioned by \"timestamp\" and unique by (\"timestamp\", event_id, service_name)";
-        return unusable(format!(
-            "table events is not forebay's: {key}; run forebay migrate on an empty schema"
-        ));
+        return unusable(format!("table events is not forebay's: {key}; run forebay migrate on an empty schema"));
     }
     if let Some(leaf) = facts.get::<_, Option<String>>(5) {
         return unusable(format!("grant insert, select on {leaf} to {role}"));

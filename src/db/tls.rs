@@ -93,10 +93,7 @@ impl TlsSettings {
             .map_err(|error| error.to_string())?;
         let verifier: Arc<dyn ServerCertVerifier> = match self.effective_mode() {
             SslMode::VerifyFull => self.chain_verifier(&provider)?,
-            SslMode::VerifyCa => Arc::new(Lenient {
-                chain: Some(self.chain_verifier(&provider)?),
-                provider,
-            }),
+            SslMode::VerifyCa => Arc::new(Lenient { chain: Some(self.chain_verifier(&provider)?), provider }),
             _ => Arc::new(Lenient { chain: None, provider }),
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
@@ -119,9 +116,7 @@ impl TlsSettings {
         match &self.roots {
             Some(RootCertificates::File(path)) => {
                 for certificate in read_certificates("sslrootcert", path)? {
-                    store
-                        .add(certificate)
-                        .map_err(|error| format!("sslrootcert: {error}"))?;
+                    store.add(certificate).map_err(|error| format!("sslrootcert: {error}"))?;
                 }
             }
             // libpq wants a file here; the system's roots are as strict and need no copy of them.
@@ -221,11 +216,7 @@ mod tests {
     #[test]
     fn modes_mean_what_libpq_means() {
         let mode = |mode, roots| {
-            let settings = TlsSettings {
-                mode,
-                roots,
-                ..TlsSettings::default()
-            };
+            let settings = TlsSettings { mode, roots, ..TlsSettings::default() };
             settings.effective_mode()
         };
         let file = Some(RootCertificates::File("ca.pem".into()));
@@ -242,10 +233,6 @@ mod tests {
             roots: Some(RootCertificates::File("/nowhere/ca.pem".into())),
             ..TlsSettings::default()
         };
-        assert!(
-            settings
-                .connector()
-                .is_err_and(|error| error.starts_with("sslrootcert: "))
-        );
+        assert!(settings.connector().is_err_and(|error| error.starts_with("sslrootcert: ")));
     }
 }

@@ -30,10 +30,7 @@ pub(super) fn parse(text: &str) -> Result<Target, SettingError> {
         None if text.contains("://") => Err("it must begin with postgresql://".into()),
         None => key_value_pairs(text),
     };
-    let mut target = Target {
-        config: tokio_postgres::Config::new(),
-        tls: TlsSettings::default(),
-    };
+    let mut target = Target { config: tokio_postgres::Config::new(), tls: TlsSettings::default() };
     target.config.connect_timeout(DEFAULT_CONNECT_TIMEOUT);
     for (key, value) in pairs.map_err(wrong)? {
         apply(&mut target, &key, &value).map_err(wrong)?;
@@ -106,9 +103,7 @@ fn percent_decode(text: &str) -> Result<String, String> {
             continue;
         }
         let (digits, tail) = rest.split_at_checked(2).ok_or("a percent sign without two digits")?;
-        let code = std::str::from_utf8(digits)
-            .ok()
-            .filter(|digits| !digits.starts_with('+'));
+        let code = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'));
         let code = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         bytes.push(code.ok_or("a percent sign without two digits")?);
         rest = tail;

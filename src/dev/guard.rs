@@ -66,10 +66,7 @@ fn become_program(args: &GuardArgs) -> anyhow::Result<std::convert::Infallible> 
     }
     rustix::process::set_parent_process_death_signal(Some(DEATH_SIGNAL)).context("ask for the parent's death")?;
     // Had it died before that line, no signal would come.
-    anyhow::ensure!(
-        rustix::process::getppid() == Pid::from_raw(args.parent),
-        "the parent has gone"
-    );
+    anyhow::ensure!(rustix::process::getppid() == Pid::from_raw(args.parent), "the parent has gone");
     Err(Command::new(program).args(rest).exec()).with_context(|| format!("run {}", program.display()))
 }
 
@@ -112,29 +109,21 @@ impl GuardedProcess {
         }
         command.arg("--").arg(program).args(args);
         command.current_dir(folder).process_group(0).env("LC_ALL", "C");
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log.try_clone()?);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
 
         let (started, start) = mpsc::sync_channel(1);
         let (ended, exit) = watch::channel(None);
-        std::thread::Builder::new()
-            .name("guard".into())
-            .spawn(move || match command.spawn() {
-                Ok(mut child) => {
-                    let _ = started.send(Ok(child.id()));
-                    // Waiting fails only for a child that was waited for before.
-                    let status = child.wait().unwrap_or_default();
-                    ended.send_replace(Some(status));
-                }
-                Err(error) => drop(started.send(Err(error))),
-            })?;
+        std::thread::Builder::new().name("guard".into()).spawn(move || match command.spawn() {
+            Ok(mut child) => {
+                let _ = started.send(Ok(child.id()));
+                // Waiting fails only for a child that was waited for before.
+                let status = child.wait().unwrap_or_default();
+                ended.send_replace(Some(status));
+            }
+            Err(error) => drop(started.send(Err(error))),
+        })?;
         let pid = start.recv().map_err(io::Error::other)??;
-        let pid = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or(io::ErrorKind::Other)?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
         Ok(Self { pid, exit })
     }
 

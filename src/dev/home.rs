@@ -45,9 +45,7 @@ pub struct Home {
 
 /// Returns the place of a `dev` that runs in `folder`, and creates its folders where they are not there.
 pub(super) fn place(folder: &Path) -> anyhow::Result<Place> {
-    let folder = folder
-        .canonicalize()
-        .with_context(|| format!("open {}", folder.display()))?;
+    let folder = folder.canonicalize().with_context(|| format!("open {}", folder.display()))?;
     let local = folder.join(FOLDER);
     create(&local)?;
     // So that nobody commits their data by accident.
@@ -112,10 +110,7 @@ impl Home {
         let text = format!("# Written by forebay dev. Read it with: . ./.forebay/env\n{URL_MARK}{url}\n");
         write_secret(&self.place.path.join("env"), &text)?;
         if self.place.path != self.place.local {
-            write_secret(
-                &self.place.local.join("env"),
-                &format!("{text}{HOME_MARK}{}\n", self.place.path.display()),
-            )?;
+            write_secret(&self.place.local.join("env"), &format!("{text}{HOME_MARK}{}\n", self.place.path.display()))?;
         }
         Ok(())
     }
@@ -133,28 +128,18 @@ impl Home {
 pub fn running_dev_url(folder: &Path) -> Option<String> {
     let local = folder.join(FOLDER);
     let text = fs::read_to_string(local.join("env")).ok()?;
-    let home = text
-        .lines()
-        .find_map(|line| line.strip_prefix(HOME_MARK))
-        .map_or(local, PathBuf::from);
+    let home = text.lines().find_map(|line| line.strip_prefix(HOME_MARK)).map_or(local, PathBuf::from);
     let held = File::open(home.join("lock")).ok()?.try_lock_shared();
     if !matches!(held, Err(TryLockError::WouldBlock)) {
         return None; // It has ended, or was killed.
     }
     let text = fs::read_to_string(home.join("env")).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(URL_MARK))
-        .map(str::to_owned)
+    text.lines().find_map(|line| line.strip_prefix(URL_MARK)).map(str::to_owned)
 }
 
 /// Writes a file that only this user reads.
 pub(super) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())
 }
 
@@ -169,14 +154,8 @@ fn create(path: &Path) -> anyhow::Result<()> {
 
 async fn lock(path: &Path) -> anyhow::Result<File> {
     let file_path = path.join("lock");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&file_path);
-    let file = file
-        .as_mut()
-        .map_err(|error| io::Error::new(error.kind(), error.to_string()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&file_path);
+    let file = file.as_mut().map_err(|error| io::Error::new(error.kind(), error.to_string()));
     let file = file.with_context(|| format!("open {} (made by another user?)", file_path.display()))?;
     // A command that looks whether `dev` runs holds the lock for a moment.
     for _ in 0..10 {
@@ -200,10 +179,7 @@ fn owner_of(home: &Path) -> Option<Owner> {
         return None;
     }
     let data = fs::metadata(home.join("data")).ok().filter(|data| data.uid() != 0);
-    Some(data.map_or(NOBODY, |data| Owner {
-        uid: data.uid(),
-        gid: data.gid(),
-    }))
+    Some(data.map_or(NOBODY, |data| Owner { uid: data.uid(), gid: data.gid() }))
 }
 
 /// Returns whether a user may enter a folder and all those above it, by their modes.
@@ -233,13 +209,7 @@ mod tests {
         fs::create_dir(&inner).unwrap();
         fs::set_permissions(&inner, Permissions::from_mode(0o755)).unwrap();
         let own = fs::metadata(root.path()).unwrap();
-        let (own, stranger) = (
-            Owner {
-                uid: own.uid(),
-                gid: own.gid(),
-            },
-            Owner { uid: 4242, gid: 4242 },
-        );
+        let (own, stranger) = (Owner { uid: own.uid(), gid: own.gid() }, Owner { uid: 4242, gid: 4242 });
         fs::set_permissions(root.path(), Permissions::from_mode(0o700)).unwrap();
         assert_eq!((can_enter(&inner, own), can_enter(&inner, stranger)), (true, false));
         fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
@@ -266,9 +236,6 @@ mod tests {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let _first = Home::open(folder.path()).await.unwrap();
         let error = Home::open(folder.path()).await.unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("another forebay dev (process {})", std::process::id())),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("another forebay dev (process {})", std::process::id())), "{error}");
     }
 }

@@ -101,11 +101,7 @@ pub(super) async fn find(
         match try_place(&place, cache, owner, major).await {
             Ok(programs) => {
                 if let Place::Installed(bin) = &place {
-                    eprintln!(
-                        "using the installed PostgreSQL {} of {}",
-                        programs.version,
-                        bin.display()
-                    );
+                    eprintln!("using the installed PostgreSQL {} of {}", programs.version, bin.display());
                 }
                 return Ok(programs);
             }
@@ -137,16 +133,8 @@ async fn try_place(
         Place::Download => archive::download(cache, major).await?.join("bin"),
     };
     let programs = inspect(&bin, owner)?;
-    anyhow::ensure!(
-        programs.major >= OLDEST,
-        "it is PostgreSQL {}, older than {OLDEST}",
-        programs.version
-    );
-    anyhow::ensure!(
-        major.is_none_or(|major| major == programs.major),
-        "it is PostgreSQL {}",
-        programs.version
-    );
+    anyhow::ensure!(programs.major >= OLDEST, "it is PostgreSQL {}, older than {OLDEST}", programs.version);
+    anyhow::ensure!(major.is_none_or(|major| major == programs.major), "it is PostgreSQL {}", programs.version);
     Ok(programs)
 }
 
@@ -165,9 +153,7 @@ fn inspect(bin: &Path, owner: Option<Owner>) -> anyhow::Result<PgPrograms> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (version, major) = read_version(&text).with_context(|| {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        format!("postgres did not tell its version: {text}{complaint}")
-            .trim_end()
-            .to_owned()
+        format!("postgres did not tell its version: {text}{complaint}").trim_end().to_owned()
     })?;
     Ok(PgPrograms { bin, version, major })
 }
@@ -195,15 +181,10 @@ fn look_around(caches: &[PathBuf]) -> Found {
             }
         }
     }
-    found.installed = newest_first(Path::new(INSTALLED))
-        .into_iter()
-        .map(|folder| folder.join("bin"))
-        .collect();
+    found.installed = newest_first(Path::new(INSTALLED)).into_iter().map(|folder| folder.join("bin")).collect();
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let is_complete = |folder: &PathBuf| REQUIRED.iter().all(|name| folder.join(name).is_file());
-    found
-        .installed
-        .extend(std::env::split_paths(&on_path).filter(is_complete));
+    found.installed.extend(std::env::split_paths(&on_path).filter(is_complete));
     found
 }
 
@@ -235,11 +216,7 @@ mod tests {
     use super::*;
 
     fn found() -> Found {
-        Found {
-            unpacked: vec!["u".into()],
-            jars: vec!["j".into()],
-            installed: vec!["i".into(), "h".into()],
-        }
+        Found { unpacked: vec!["u".into()], jars: vec!["j".into()], installed: vec!["i".into(), "h".into()] }
     }
 
     #[test]
@@ -257,10 +234,7 @@ mod tests {
 
     #[test]
     fn given_programs_are_the_only_place() {
-        let mut config = Config {
-            forebay_pg_archive: Some("a.jar".into()),
-            ..Config::default()
-        };
+        let mut config = Config { forebay_pg_archive: Some("a.jar".into()), ..Config::default() };
         assert_eq!(places(&config, found()), [Place::GivenJar("a.jar".into())]);
         config.forebay_pg_bin = Some("bin".into());
         assert_eq!(places(&config, found()), [Place::Given("bin".into())]);

@@ -53,9 +53,7 @@ pub struct EmbeddedPostgres {
 pub async fn start(home: &Home, config: &Config) -> anyhow::Result<EmbeddedPostgres> {
     home.remove_env();
     let data = home.path().join("data");
-    let major = fs::read_to_string(data.join("PG_VERSION"))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let major = fs::read_to_string(data.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
     let programs = programs::find(config, &home.place().caches(), home.place().owner, major).await?;
     let password = match major {
         None => make_data(home, &programs).await?,
@@ -65,11 +63,7 @@ pub async fn start(home: &Home, config: &Config) -> anyhow::Result<EmbeddedPostg
     end_leftover(&data).await?;
     let (process, port) = start_server(home, &programs, &data, &password).await?;
     let url = format!("postgresql://{NAME}:{password}@127.0.0.1:{port}/{NAME}");
-    let server = EmbeddedPostgres {
-        url,
-        version: programs.version,
-        process,
-    };
+    let server = EmbeddedPostgres { url, version: programs.version, process };
     fs::write(home.path().join("port"), port.to_string()).context("remember the port")?;
     home.write_env(&server.url).context("write .forebay/env")?;
     Ok(server)
@@ -122,18 +116,12 @@ async fn make_data(home: &Home, programs: &PgPrograms) -> anyhow::Result<String>
             std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).context("hand over to nobody")?;
         }
     }
-    let mut args: Vec<OsString> = ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"]
-        .map(Into::into)
-        .into();
+    let mut args: Vec<OsString> = ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"].map(Into::into).into();
     if programs.major >= 17 {
         // Knows letters beyond ASCII and sorts alike on every machine.
         args.extend(["--locale-provider=builtin", "--builtin-locale=C.UTF-8"].map(Into::into));
     }
-    args.extend([
-        format!("--username={NAME}").into(),
-        "--pgdata".into(),
-        unfinished.clone().into(),
-    ]);
+    args.extend([format!("--username={NAME}").into(), "--pgdata".into(), unfinished.clone().into()]);
     args.extend(["--pwfile".into(), password_file.into()]);
     let log_path = home.path().join("initdb.log");
     let log = File::create(&log_path).context("create initdb.log")?;
@@ -153,52 +141,30 @@ async fn start_server(
 ) -> anyhow::Result<(GuardedProcess, u16)> {
     let log_path = home.path().join("postgres.log");
     let _ = fs::rename(&log_path, home.path().join("postgres.log.old")); // Not there at the first start.
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .context("create postgres.log")?;
-    let remembered = fs::read_to_string(home.path().join("port"))
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let log = File::options().create(true).append(true).open(&log_path).context("create postgres.log")?;
+    let remembered = fs::read_to_string(home.path().join("port")).ok().and_then(|text| text.parse().ok());
     for _ in 0..ATTEMPTS {
         let port = free_port(remembered)?;
         let mut args: Vec<OsString> = vec!["-D".into(), data.into(), "-c".into(), format!("port={port}").into()];
         args.extend(SETTINGS.into_iter().flat_map(|setting| ["-c".into(), setting.into()]));
-        let process = GuardedProcess::spawn(
-            programs.bin.join("postgres"),
-            args,
-            home.place().owner,
-            home.path(),
-            &log,
-        )?;
+        let process =
+            GuardedProcess::spawn(programs.bin.join("postgres"), args, home.place().owner, home.path(), &log)?;
         if wait_until_ready(&process, port, password).await? {
             return Ok((process, port));
         }
         let end = tail(&log_path);
-        let passing = ["could not bind", "shared memory block"]
-            .iter()
-            .any(|text| end.contains(text));
+        let passing = ["could not bind", "shared memory block"].iter().any(|text| end.contains(text));
         anyhow::ensure!(passing, "PostgreSQL does not start ({}):\n{end}", log_path.display());
         tokio::time::sleep(POLL * 10).await;
     }
-    anyhow::bail!(
-        "PostgreSQL does not start ({}):\n{}",
-        log_path.display(),
-        tail(&log_path)
-    )
+    anyhow::bail!("PostgreSQL does not start ({}):\n{}", log_path.display(), tail(&log_path))
 }
 
 /// Returns whether the server takes connections, or `false` once it has ended. A recovery may take its time.
 async fn wait_until_ready(process: &GuardedProcess, port: u16, password: &str) -> anyhow::Result<bool> {
     let mut told = Instant::now();
     let mut config = tokio_postgres::Config::new();
-    config
-        .host("127.0.0.1")
-        .port(port)
-        .user(NAME)
-        .password(password)
-        .dbname("postgres");
+    config.host("127.0.0.1").port(port).user(NAME).password(password).dbname("postgres");
     config.connect_timeout(Duration::from_secs(5));
     while process.exit_status().is_none() {
         match config.connect(NoTls).await {
@@ -234,10 +200,7 @@ async fn create_database(client: tokio_postgres::Client) -> Result<(), tokio_pos
 fn free_port(remembered: Option<u16>) -> anyhow::Result<u16> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let listener = remembered.and_then(|port| bind(port).ok()).map_or_else(|| bind(0), Ok);
-    Ok(listener
-        .and_then(|listener| listener.local_addr())
-        .context("find a free port")?
-        .port())
+    Ok(listener.and_then(|listener| listener.local_addr()).context("find a free port")?.port())
 }
 
 /// Waits for a server that still runs on the data: its forebay was killed a moment ago.
@@ -262,11 +225,7 @@ async fn end_leftover(data: &Path) -> anyhow::Result<()> {
     let _ = rustix::process::kill_process(pid, Signal::INT);
     let begun = Instant::now();
     while runs_on(pid, data) {
-        anyhow::ensure!(
-            begun.elapsed() < STOP_TIMEOUT,
-            "a PostgreSQL (process {pid:?}) still uses {}",
-            data.display()
-        );
+        anyhow::ensure!(begun.elapsed() < STOP_TIMEOUT, "a PostgreSQL (process {pid:?}) still uses {}", data.display());
         tokio::time::sleep(POLL).await;
     }
     Ok(())

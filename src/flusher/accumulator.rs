@@ -63,72 +63,21 @@ pub fn decide(view: View) -> Decision {
 mod tests {
     use super::*;
 
-    const CALM: View = View {
-        waiting: 10,
-        is_due: false,
-        small_is_taken: false,
-        is_draining: false,
-        lanes: 4,
-        batch_size: 1000,
-    };
+    const CALM: View =
+        View { waiting: 10, is_due: false, small_is_taken: false, is_draining: false, lanes: 4, batch_size: 1000 };
 
     #[test]
     fn free_lane_decides_by_what_waits() {
         for (view, decision) in [
             (View { waiting: 0, ..CALM }, Decision::Wait),
-            (
-                View {
-                    waiting: 0,
-                    is_draining: true,
-                    ..CALM
-                },
-                Decision::Wait,
-            ),
+            (View { waiting: 0, is_draining: true, ..CALM }, Decision::Wait),
             (CALM, Decision::Linger),
-            (
-                View {
-                    small_is_taken: true,
-                    ..CALM
-                },
-                Decision::Wait,
-            ),
-            (
-                View {
-                    small_is_taken: true,
-                    is_due: true,
-                    ..CALM
-                },
-                Decision::Flush { events: 1000 },
-            ),
-            (
-                View {
-                    is_draining: true,
-                    ..CALM
-                },
-                Decision::Flush { events: 1000 },
-            ),
-            (
-                View {
-                    waiting: 1000,
-                    small_is_taken: true,
-                    ..CALM
-                },
-                Decision::Flush { events: 1000 },
-            ),
-            (
-                View {
-                    waiting: 12_000,
-                    ..CALM
-                },
-                Decision::Flush { events: 3000 },
-            ),
-            (
-                View {
-                    waiting: 1_000_000,
-                    ..CALM
-                },
-                Decision::Flush { events: 5000 },
-            ),
+            (View { small_is_taken: true, ..CALM }, Decision::Wait),
+            (View { small_is_taken: true, is_due: true, ..CALM }, Decision::Flush { events: 1000 }),
+            (View { is_draining: true, ..CALM }, Decision::Flush { events: 1000 }),
+            (View { waiting: 1000, small_is_taken: true, ..CALM }, Decision::Flush { events: 1000 }),
+            (View { waiting: 12_000, ..CALM }, Decision::Flush { events: 3000 }),
+            (View { waiting: 1_000_000, ..CALM }, Decision::Flush { events: 5000 }),
         ] {
             assert_eq!(decide(view), decision, "{view:?}");
         }

@@ -21,11 +21,7 @@ struct State {
 impl Busy {
     /// Returns the account of so many lanes.
     pub fn new(lanes: usize, now: Instant) -> Self {
-        Self(Mutex::new(State {
-            running: vec![None; lanes],
-            worked: Duration::ZERO,
-            since: now,
-        }))
+        Self(Mutex::new(State { running: vec![None; lanes], worked: Duration::ZERO, since: now }))
     }
 
     /// Says that a lane's flush began; its weight is rows ÷ `BATCH_SIZE`, at most 1.
@@ -69,10 +65,7 @@ mod tests {
         busy.end(0, at(4));
         busy.begin(1, 3.0, at(5));
         assert!((busy.ratio(at(10)) - 7.0 / 20.0).abs() < 1e-9);
-        assert!(
-            (busy.ratio(at(20)) - 0.5).abs() < 1e-9,
-            "the flush that goes on is counted further"
-        );
+        assert!((busy.ratio(at(20)) - 0.5).abs() < 1e-9, "the flush that goes on is counted further");
         busy.end(1, at(20));
         assert_eq!(busy.ratio(at(30)), 0.0);
     }

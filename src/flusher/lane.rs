@@ -45,11 +45,7 @@ fn steady_pause(attempt: u32) -> Duration {
 
 /// What a lane does next.
 enum Step {
-    Flush {
-        claim: Claim,
-        is_probe: bool,
-        is_small: bool,
-    },
+    Flush { claim: Claim, is_probe: bool, is_small: bool },
     Wait(Duration),
     Ended,
 }
@@ -60,11 +56,7 @@ impl Lane {
         while !self.stop.is_cancelled() {
             self.shared.health.beat();
             match self.next_step().await {
-                Step::Flush {
-                    claim,
-                    is_probe,
-                    is_small,
-                } => {
+                Step::Flush { claim, is_probe, is_small } => {
                     self.flush(claim, is_small).await;
                     if is_probe {
                         self.shared.gate().probe_ended();
@@ -120,15 +112,8 @@ impl Lane {
 
     async fn claim(&self, halvings: u32, is_probe: bool, now: Timestamp) -> Step {
         let shared = &self.shared;
-        let flush = |claim, is_small| Step::Flush {
-            claim,
-            is_probe,
-            is_small,
-        };
-        let room = |events: u32| Room {
-            events: (events >> halvings).max(1),
-            bytes: shared.flush_bytes >> halvings,
-        };
+        let flush = |claim, is_small| Step::Flush { claim, is_probe, is_small };
+        let room = |events: u32| Room { events: (events >> halvings).max(1), bytes: shared.flush_bytes >> halvings };
         if let Some(claim) = shared.queue.claim_probe(room(shared.config.batch_size), now) {
             return flush(claim, false);
         }
@@ -178,9 +163,7 @@ impl Lane {
         let events = claim.events();
         // The permits are the lane's room in memory. A flush larger than a lane's share waits for the others' room; a
         // lane that waits holds none, so one alone always gets through.
-        let kibibytes = u32::try_from(claim.bytes().div_ceil(1024))
-            .unwrap_or(u32::MAX)
-            .min(shared.memory_kibibytes);
+        let kibibytes = u32::try_from(claim.bytes().div_ceil(1024)).unwrap_or(u32::MAX).min(shared.memory_kibibytes);
         let permit = shared.memory.acquire_many(kibibytes).await;
         let queue = Arc::clone(&shared.queue);
         let loaded = tokio::task::spawn_blocking(move || queue.load(claim)).await;
@@ -227,11 +210,7 @@ impl Lane {
     async fn give_back(&self, loaded: Loaded, error: FlushError) {
         let shared = &self.shared;
         let now = shared.clock.now();
-        let cause = error
-            .source
-            .as_ref()
-            .map(|source| format!("{source:#}"))
-            .unwrap_or_default();
+        let cause = error.source.as_ref().map(|source| format!("{source:#}")).unwrap_or_default();
         let class = error.outcome.class;
         if let Some(month) = error.month {
             let attempt = loaded.batches.iter().map(|batch| batch.attempt).max().unwrap_or(1);
@@ -265,11 +244,7 @@ impl Lane {
         }
         shared.metrics.flushes_total.get(FlushOutcome::Retried).inc();
         let attempt = loaded.batches.iter().map(|batch| batch.attempt).max().unwrap_or(1);
-        let rest = if loaded.batches.len() > 1 {
-            pause
-        } else {
-            steady_pause(attempt + REST_STEPS)
-        };
+        let rest = if loaded.batches.len() > 1 { pause } else { steady_pause(attempt + REST_STEPS) };
         let rest_until = is_split(error.outcome, attempt).then(|| now.plus(rest));
         shared.queue.release(loaded, class, rest_until);
         tokio::select! {

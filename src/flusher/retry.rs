@@ -19,9 +19,7 @@ const CIRCUIT: u32 = 3;
 ///
 /// Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 pub fn pause(failures: u32, chance: f64) -> Duration {
-    let ceiling = FIRST
-        .saturating_mul(1 << failures.saturating_sub(1).min(20))
-        .min(LONGEST);
+    let ceiling = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(LONGEST);
     ceiling.mul_f64(chance.clamp(0.0, 1.0))
 }
 
@@ -31,10 +29,8 @@ pub fn pause(failures: u32, chance: f64) -> Duration {
 /// tried by itself, so that the troublemaker ends up alone, however urgent it is.
 pub fn is_split(outcome: ErrorOutcome, attempt: u32) -> bool {
     use ErrorClass::{Cancelled, Conflict, Data, Deadline, Duplicate, Encoding, Lock, Unknown};
-    let may_be_a_batchs = matches!(
-        outcome.class,
-        Cancelled | Conflict | Data | Deadline | Duplicate | Encoding | Lock | Unknown
-    );
+    let may_be_a_batchs =
+        matches!(outcome.class, Cancelled | Conflict | Data | Deadline | Duplicate | Encoding | Lock | Unknown);
     attempt > 1 && may_be_a_batchs && outcome.action != Action::Hold
 }
 
@@ -77,22 +73,14 @@ impl Gate {
     pub fn permit(&mut self, now: Timestamp) -> Permit {
         let halvings = self.last.map_or(0, |(_, times)| times.saturating_sub(1).min(16));
         if !self.is_open() {
-            return Permit::Go {
-                halvings,
-                is_probe: false,
-            };
+            return Permit::Go { halvings, is_probe: false };
         }
         let until = self.retry_at.unwrap_or(now);
         if self.is_probing || until > now {
-            return Permit::Wait {
-                until: until.max(now.plus(FIRST)),
-            };
+            return Permit::Wait { until: until.max(now.plus(FIRST)) };
         }
         self.is_probing = true;
-        Permit::Go {
-            halvings,
-            is_probe: true,
-        }
+        Permit::Go { halvings, is_probe: true }
     }
 
     /// Returns whether one lane alone probes.
@@ -149,21 +137,13 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const LOST: ErrorOutcome = ErrorOutcome {
-        class: ErrorClass::Connection,
-        action: Action::Reconnect,
-    };
-    const HELD: ErrorOutcome = ErrorOutcome {
-        class: ErrorClass::Schema,
-        action: Action::Hold,
-    };
+    const LOST: ErrorOutcome = ErrorOutcome { class: ErrorClass::Connection, action: Action::Reconnect };
+    const HELD: ErrorOutcome = ErrorOutcome { class: ErrorClass::Schema, action: Action::Hold };
     const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
     #[test]
     fn pause_doubles_up_to_its_limit() {
-        let full: Vec<_> = [1, 2, 3, 9, 10, 100]
-            .map(|failures| pause(failures, 1.0).as_millis())
-            .into();
+        let full: Vec<_> = [1, 2, 3, 9, 10, 100].map(|failures| pause(failures, 1.0).as_millis()).into();
         assert_eq!(full, [100, 200, 400, 25_600, 30_000, 30_000]);
         assert_eq!(pause(5, 0.0), Duration::ZERO);
     }
@@ -182,13 +162,7 @@ mod tests {
         assert!(matches!(gate.permit(later), Permit::Go { is_probe: true, .. }));
         assert!(matches!(gate.permit(later), Permit::Wait { .. }), "somebody probes");
         gate.succeeded();
-        assert_eq!(
-            gate.permit(later),
-            Permit::Go {
-                halvings: 0,
-                is_probe: false
-            }
-        );
+        assert_eq!(gate.permit(later), Permit::Go { halvings: 0, is_probe: false });
     }
 
     #[test]
@@ -217,9 +191,6 @@ mod tests {
         let pause = gate.failed(HELD, Some("run forebay migrate".into()), NOW, 0.0);
         assert_eq!((pause, gate.hold()), (LONGEST, Some("run forebay migrate")));
         assert!(matches!(gate.permit(NOW), Permit::Wait { .. }));
-        assert!(matches!(
-            gate.permit(NOW.plus(LONGEST)),
-            Permit::Go { is_probe: true, .. }
-        ));
+        assert!(matches!(gate.permit(NOW.plus(LONGEST)), Permit::Go { is_probe: true, .. }));
     }
 }

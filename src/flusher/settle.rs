@@ -17,18 +17,10 @@ pub(super) fn settle(shared: &Shared, loaded: &Loaded, outcomes: &[BatchOutcome]
         duplicates += u64::from(outcome.duplicates);
         for (reason, events) in &outcome.quarantined {
             quarantined += u64::from(*events);
-            shared
-                .books
-                .events_quarantined_total
-                .get(*reason)
-                .inc_by((*events).into());
+            shared.books.events_quarantined_total.get(*reason).inc_by((*events).into());
         }
         let lag = now.since(batch.head.accepted_at).as_secs_f64();
-        shared
-            .metrics
-            .commit_lag_seconds
-            .get(batch.head.priority.band())
-            .observe(lag);
+        shared.metrics.commit_lag_seconds.get(batch.head.priority.band()).observe(lag);
         if outcome.is_reused() {
             shared.status.note_final_here(&batch.head.key, &outcome.known);
         } else {

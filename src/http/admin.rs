@@ -25,10 +25,7 @@ pub fn router(health: &Arc<Health>, metrics: Arc<Metrics>) -> Router {
 async fn livez(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
     match health.is_live() {
         true => (StatusCode::OK, "live\n"),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no lane has gone round its loop for 60 s\n",
-        ),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "no lane has gone round its loop for 60 s\n"),
     }
 }
 
@@ -57,20 +54,13 @@ mod tests {
         let health = Arc::new(Health::new(Clock::default(), CheckStatus::Off));
         let router = router(&health, Arc::new(Metrics::new()));
         let ask = async |path: &str| {
-            let response = router
-                .clone()
-                .oneshot(Request::get(path).body(Body::empty()).unwrap())
-                .await
-                .unwrap();
+            let response = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
             assert!(response.headers().contains_key("x-request-id"), "{path}");
             let status = response.status().as_u16();
             let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
             (status, String::from_utf8(body.to_vec()).unwrap())
         };
-        assert_eq!(
-            ask("/readyz").await,
-            (503, "not ready: the journal is being read\n".to_owned())
-        );
+        assert_eq!(ask("/readyz").await, (503, "not ready: the journal is being read\n".to_owned()));
         health.index_read.store(true, Relaxed);
         health.schema_seen.store(true, Relaxed);
         for path in ["/readyz", "/livez", "/startupz"] {

@@ -86,10 +86,7 @@ async fn read_all(body: &mut Body, coding: Coding, limits: &Limits, permit: Perm
             Problem::new(Code::TooLarge, detail).limit(limit, "bytes")
         }
         Fault::NoMemory => no_memory(),
-        Fault::Broken => Problem::new(
-            Code::MalformedJson,
-            format!("the {coding} stream is broken or cut short"),
-        ),
+        Fault::Broken => Problem::new(Code::MalformedJson, format!("the {coding} stream is broken or cut short")),
     };
     // Known only when the caller told it, or when the body is there already.
     let length = body.size_hint().exact().filter(|_| coding == Coding::Identity);
@@ -159,17 +156,11 @@ mod tests {
     use crate::settings::Mebibytes;
 
     fn limits() -> Limits {
-        Limits {
-            request: 1000,
-            decompressed: 2000,
-            timeout: Duration::from_secs(60),
-        }
+        Limits { request: 1000, decompressed: 2000, timeout: Duration::from_secs(60) }
     }
 
     fn chunked(chunks: &[&'static [u8]]) -> Body {
-        let chunks = chunks
-            .iter()
-            .map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk)));
+        let chunks = chunks.iter().map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk)));
         Body::from_stream(futures_util::stream::iter(chunks.collect::<Vec<_>>()))
     }
 
@@ -192,16 +183,12 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_counted_as_they_come_and_as_they_are_made() {
-        let sent = read_as(Coding::Identity, chunked(&[&[b' '; 600], &[b' '; 600]]))
-            .await
-            .unwrap_err();
+        let sent = read_as(Coding::Identity, chunked(&[&[b' '; 600], &[b' '; 600]])).await.unwrap_err();
         assert_eq!((sent.0, sent.1), (Code::TooLarge, Some(1000)));
 
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(&[b' '; 2001]).unwrap();
-        let made = read_as(Coding::Gzip, Body::from(encoder.finish().unwrap()))
-            .await
-            .unwrap_err();
+        let made = read_as(Coding::Gzip, Body::from(encoder.finish().unwrap())).await.unwrap_err();
         assert_eq!((made.0, made.1), (Code::TooLarge, Some(2000)));
         assert!(made.2.contains("decompressed"), "{}", made.2);
     }
@@ -210,10 +197,7 @@ mod tests {
     async fn broken_stream_is_malformed() {
         for coding in [Coding::Gzip, Coding::Zstd] {
             for body in ["", "{}"] {
-                assert_eq!(
-                    read_as(coding, Body::from(body)).await.unwrap_err().0,
-                    Code::MalformedJson
-                );
+                assert_eq!(read_as(coding, Body::from(body)).await.unwrap_err().0, Code::MalformedJson);
             }
         }
     }
@@ -221,14 +205,9 @@ mod tests {
     #[tokio::test]
     async fn body_that_stalls_is_timed_out() {
         let budget = Budget::new(Mebibytes(1));
-        let mut body = Body::from_stream(futures_util::stream::pending::<
-            std::result::Result<Bytes, std::io::Error>,
-        >());
+        let mut body = Body::from_stream(futures_util::stream::pending::<std::result::Result<Bytes, std::io::Error>>());
         let permit = permit(&budget, Coding::Identity, None).unwrap();
-        let short = Limits {
-            timeout: Duration::from_millis(20),
-            ..limits()
-        };
+        let short = Limits { timeout: Duration::from_millis(20), ..limits() };
         let mut problem = read(&mut body, Coding::Identity, &short, permit).await.unwrap_err();
         assert!(problem.code == Code::BodyTimeout && problem.close);
         problem.close = false;

@@ -59,10 +59,7 @@ impl Output {
         if needed <= self.bytes.capacity() {
             return Ok(());
         }
-        let generous = needed
-            .max(self.bytes.capacity() * 2)
-            .max(FIRST_BYTES)
-            .min(self.limit.max(needed));
+        let generous = needed.max(self.bytes.capacity() * 2).max(FIRST_BYTES).min(self.limit.max(needed));
         for capacity in [generous, needed] {
             if self.permit.cover(2 * capacity as u64 + self.beside) {
                 self.bytes.reserve_exact(capacity - self.bytes.len());
@@ -131,11 +128,7 @@ impl Decoder {
                 context
                     .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
                     .expect("8 MiB is a window that zstd knows");
-                Self::Zstd {
-                    context,
-                    at_end: false,
-                    output,
-                }
+                Self::Zstd { context, at_end: false, output }
             }
         }
     }
@@ -166,14 +159,10 @@ impl Decoder {
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), Fault> {
         match self {
             Self::Identity(output) => output.append(piece),
-            Self::Gzip(decoder) => decoder
-                .write_all(piece)
-                .map_err(|_| decoder.get_ref().fault.unwrap_or(Fault::Broken)),
-            Self::Zstd {
-                context,
-                at_end,
-                output,
-            } => feed_zstd(context, at_end, output, piece),
+            Self::Gzip(decoder) => {
+                decoder.write_all(piece).map_err(|_| decoder.get_ref().fault.unwrap_or(Fault::Broken))
+            }
+            Self::Zstd { context, at_end, output } => feed_zstd(context, at_end, output, piece),
         }
     }
 
@@ -189,9 +178,7 @@ impl Decoder {
                 Ok(()) => decoder.finish().map_err(|_| Fault::Broken),
                 Err(_) => Err(decoder.get_ref().fault.unwrap_or(Fault::Broken)),
             },
-            Self::Zstd {
-                at_end: true, output, ..
-            } => Ok(output),
+            Self::Zstd { at_end: true, output, .. } => Ok(output),
             Self::Zstd { at_end: false, .. } => Err(Fault::Broken),
         }
     }
@@ -205,9 +192,7 @@ fn feed_zstd(context: &mut DCtx<'_>, at_end: &mut bool, output: &mut Output, pie
         output.reserve(room)?;
         let start = output.bytes.len();
         let mut buffer = OutBuffer::around_pos(&mut output.bytes, start);
-        let hint = context
-            .decompress_stream(&mut buffer, &mut input)
-            .map_err(|_| Fault::Broken)?;
+        let hint = context.decompress_stream(&mut buffer, &mut input).map_err(|_| Fault::Broken)?;
         if output.bytes.len() > output.limit {
             return Err(Fault::TooLarge);
         }

@@ -40,10 +40,7 @@ pub(super) async fn index() -> Result<Response> {
 pub(super) async fn file(Path(path): Path<String>) -> Result<Response> {
     let (bytes, content_type) = read(&path)?;
     let headers = [
-        (
-            CONTENT_TYPE,
-            HeaderValue::try_from(content_type).unwrap_or(HeaderValue::from_static("text/plain")),
-        ),
+        (CONTENT_TYPE, HeaderValue::try_from(content_type).unwrap_or(HeaderValue::from_static("text/plain"))),
         (CACHE_CONTROL, HeaderValue::from_static("max-age=3600")),
     ];
     Ok((headers, bytes).into_response())

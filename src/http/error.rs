@@ -71,11 +71,10 @@ impl From<TakeError> for Box<Problem> {
     fn from(error: TakeError) -> Self {
         match error {
             TakeError::Refused(refusal) => refusal.into(),
-            TakeError::Reused { batch_id } => Problem::new(
-                Code::BatchIdReused,
-                "batch_id belongs to a batch with other content; nothing was stored",
-            )
-            .about(Some(batch_id)),
+            TakeError::Reused { batch_id } => {
+                Problem::new(Code::BatchIdReused, "batch_id belongs to a batch with other content; nothing was stored")
+                    .about(Some(batch_id))
+            }
             TakeError::QueueFull { batch_id, retry_after } => Problem::new(
                 Code::QueueFull,
                 "the queue is full; nothing was stored, send the batch again with the same batch_id",
@@ -107,13 +106,7 @@ impl From<Refusal> for Box<Problem> {
                 let detail = format!("the batch holds more than {limit} events; send it as several");
                 Problem::new(Code::TooLarge, detail).limit(limit.into(), "events")
             }
-            Refusal::InvalidBatch {
-                detail,
-                pointer,
-                batch_id,
-                errors,
-                ..
-            } => {
+            Refusal::InvalidBatch { detail, pointer, batch_id, errors, .. } => {
                 let mut problem = Problem::new(Code::InvalidBatch, detail).about(batch_id);
                 problem.pointer = pointer;
                 problem.errors = errors;
@@ -125,10 +118,7 @@ impl From<Refusal> for Box<Problem> {
 
 impl From<LedgerUnavailable> for Box<Problem> {
     fn from(_: LedgerUnavailable) -> Self {
-        Problem::new(
-            Code::Unavailable,
-            "this replica does not know the batch, and the ledger can't be asked now",
-        )
-        .retry_after(OUTAGE_RETRY)
+        Problem::new(Code::Unavailable, "this replica does not know the batch, and the ledger can't be asked now")
+            .retry_after(OUTAGE_RETRY)
     }
 }

@@ -70,11 +70,7 @@ impl Query {
         let mut query = Self::default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match name.as_ref() {
-                "batch_id" => once(
-                    &mut query.batch_id,
-                    batch_id(&value).ok_or_else(bad_batch_id)?,
-                    "batch_id",
-                )?,
+                "batch_id" => once(&mut query.batch_id, batch_id(&value).ok_or_else(bad_batch_id)?, "batch_id")?,
                 "priority" => {
                     let number = Some(value.as_ref()).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
                     let priority = number.and_then(|digits| Priority::try_from(digits.parse::<u8>().ok()?).ok());
@@ -121,16 +117,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     for value in headers.get_all("idempotency-key") {
         // No id holds a character that a structured string escapes, so taking the quotes off is enough.
         let text = value.to_str().unwrap_or_default().trim();
-        let bare = text
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         let next = batch_id(bare).ok_or_else(bad_batch_id)?;
         if key.as_ref().is_some_and(|key| *key != next) {
-            return Err(Problem::new(
-                Code::BatchIdMismatch,
-                "two Idempotency-Key headers name different ids",
-            ));
+            return Err(Problem::new(Code::BatchIdMismatch, "two Idempotency-Key headers name different ids"));
         }
         key = Some(next);
     }
@@ -177,19 +167,11 @@ mod tests {
         for (uri, headers, expected) in [
             ("/", &[][..], Ok(None)),
             ("/?batch_id=a%3Ab", &[], Ok(Some("a:b"))),
-            (
-                "/?batch_id=a&x=1&batch_id=a",
-                &[("idempotency-key", "a")],
-                Ok(Some("a")),
-            ),
+            ("/?batch_id=a&x=1&batch_id=a", &[("idempotency-key", "a")], Ok(Some("a"))),
             ("/", &[("idempotency-key", "abc")], Ok(Some("abc"))),
             ("/", &[("idempotency-key", "\"abc\"")], Ok(Some("abc"))),
             ("/?batch_id=a", &[("idempotency-key", "b")], Err(Code::BatchIdMismatch)),
-            (
-                "/",
-                &[("idempotency-key", "a"), ("idempotency-key", "b")],
-                Err(Code::BatchIdMismatch),
-            ),
+            ("/", &[("idempotency-key", "a"), ("idempotency-key", "b")], Err(Code::BatchIdMismatch)),
             ("/?batch_id=a&batch_id=b", &[], Err(Code::InvalidBatch)),
             ("/?batch_id=", &[], Err(Code::InvalidBatch)),
             ("/?batch_id=a%20b", &[], Err(Code::InvalidBatch)),
@@ -198,11 +180,7 @@ mod tests {
             ("/", &[("idempotency-key", "\"a\\\"b\"")], Err(Code::InvalidBatch)),
         ] {
             let id = read(uri, headers).map(|head| head.batch_id);
-            assert_eq!(
-                id.as_ref().map(Option::as_deref),
-                expected.as_ref().map(|id| *id),
-                "{uri} {headers:?}"
-            );
+            assert_eq!(id.as_ref().map(Option::as_deref), expected.as_ref().map(|id| *id), "{uri} {headers:?}");
         }
     }
 
@@ -231,10 +209,7 @@ mod tests {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         for (text, valid) in [
             (good, true),
-            (
-                "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-comes",
-                true,
-            ),
+            ("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-comes", true),
             ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x", false),
             ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false),
             ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false),
@@ -246,11 +221,6 @@ mod tests {
             let head = read("/", &[("traceparent", text)]).unwrap();
             assert_eq!(head.traceparent, valid.then(|| text.to_owned()), "{text}");
         }
-        assert_eq!(
-            read("/", &[("traceparent", good), ("traceparent", good)])
-                .unwrap()
-                .traceparent,
-            None
-        );
+        assert_eq!(read("/", &[("traceparent", good), ("traceparent", good)]).unwrap().traceparent, None);
     }
 }

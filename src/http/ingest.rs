@@ -164,27 +164,16 @@ async fn read(
     if api.stop_accepting.is_cancelled() {
         return Err(about(stopping()));
     }
-    let admission_key = parts
-        .extensions
-        .get::<Peer>()
-        .map(Peer::admission_key)
-        .unwrap_or_default();
+    let admission_key = parts.extensions.get::<Peer>().map(Peer::admission_key).unwrap_or_default();
     // What a compressed body will be is not known; four times is usual for events.
     let factor = if head.coding == Coding::Identity { 1 } else { 4 };
     let about_bytes = length.unwrap_or_default().saturating_mul(factor);
-    api.intake
-        .admit(&admission_key, head.priority, about_bytes)
-        .map_err(|error| about(error.into()))?;
+    api.intake.admit(&admission_key, head.priority, about_bytes).map_err(|error| about(error.into()))?;
     let permit = body::permit(&api.memory, head.coding, length).map_err(about)?;
     *awaits_continue = false;
-    let (bytes, permit) = body::read(body, head.coding, &api.limits, permit)
-        .await
-        .map_err(about)?;
+    let (bytes, permit) = body::read(body, head.coding, &api.limits, permit).await.map_err(about)?;
     let permit = Arc::new(permit);
-    let permitted = PermittedBody {
-        bytes,
-        _permit: Arc::clone(&permit),
-    };
+    let permitted = PermittedBody { bytes, _permit: Arc::clone(&permit) };
     let delivery = Delivery {
         source: Source::Http,
         caller: CALLER.to_owned(),

@@ -52,12 +52,7 @@ pub struct Observer {
 impl Observer {
     /// Returns an observer that counts in `metrics`, if they are given.
     pub fn new(health: Arc<Health>, metrics: Option<HttpMetrics>) -> Self {
-        Self {
-            health,
-            metrics,
-            started: Instant::now(),
-            logged: AtomicU64::new(0),
-        }
+        Self { health, metrics, started: Instant::now(), logged: AtomicU64::new(0) }
     }
 
     /// A full queue refuses thousands of requests a second: one line a second is enough.
@@ -96,10 +91,7 @@ async fn wrong_method(method: Method) -> Result<StatusCode> {
     if method == Method::OPTIONS {
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(Problem::new(
-        Code::MethodNotAllowed,
-        "the path has no such method; Allow lists those that it has",
-    ))
+    Err(Problem::new(Code::MethodNotAllowed, "the path has no such method; Allow lists those that it has"))
 }
 
 /// Answers in place of a handler that panicked. What it said may hold what the caller sent, so it is not told.
@@ -114,10 +106,7 @@ fn request_id(headers: &HeaderMap) -> String {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         (1..=64).contains(&id.len()) && id.bytes().all(allowed)
     };
-    let given = headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(fit);
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(fit);
     given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
@@ -203,15 +192,8 @@ pub fn cors(origins: &[String]) -> Option<CorsLayer> {
                 .map(header),
             )
             .expose_headers(
-                [
-                    "location",
-                    "preference-applied",
-                    "ratelimit",
-                    "ratelimit-policy",
-                    "retry-after",
-                    "x-request-id",
-                ]
-                .map(header),
+                ["location", "preference-applied", "ratelimit", "ratelimit-policy", "retry-after", "x-request-id"]
+                    .map(header),
             )
             .max_age(CORS_MAX_AGE),
     )

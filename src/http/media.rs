@@ -47,15 +47,13 @@ impl fmt::Display for Coding {
 pub fn format(headers: &HeaderMap) -> Result<Format> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let text = values.next().and_then(|value| value.to_str().ok());
-    text.filter(|_| values.next().is_none())
-        .and_then(read_type)
-        .ok_or_else(|| {
-            Problem::new(
-                Code::UnsupportedMediaType,
-                format!("the body must be one of {TYPES}, in UTF-8, and Content-Type must say so"),
-            )
-            .header(HeaderName::from_static("accept-post"), HeaderValue::from_static(TYPES))
-        })
+    text.filter(|_| values.next().is_none()).and_then(read_type).ok_or_else(|| {
+        Problem::new(
+            Code::UnsupportedMediaType,
+            format!("the body must be one of {TYPES}, in UTF-8, and Content-Type must say so"),
+        )
+        .header(HeaderName::from_static("accept-post"), HeaderValue::from_static(TYPES))
+    })
 }
 
 fn read_type(text: &str) -> Option<Format> {
@@ -68,11 +66,9 @@ fn read_type(text: &str) -> Option<Format> {
     ]
     .into_iter()
     .find_map(|(name, format)| media.eq_ignore_ascii_case(name).then_some(format))?;
-    let is_utf8 = parts
-        .filter_map(|parameter| parameter.split_once('='))
-        .all(|(name, value)| {
-            !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-        });
+    let is_utf8 = parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
+        !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    });
     is_utf8.then_some(format)
 }
 
@@ -111,10 +107,7 @@ mod tests {
     use super::*;
 
     fn headers(name: HeaderName, lines: &[&'static str]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|line| (name.clone(), HeaderValue::from_static(line)))
-            .collect()
+        lines.iter().map(|line| (name.clone(), HeaderValue::from_static(line))).collect()
     }
 
     #[test]
@@ -124,10 +117,7 @@ mod tests {
             (&["Application/JSON; charset=UTF-8"], Some(Format::Json)),
             (&["application/json;charset=\"utf-8\"; x=1"], Some(Format::Json)),
             (&["application/x-ndjson"], Some(Format::Ndjson)),
-            (
-                &["application/cloudevents-batch+json; charset=utf-8"],
-                Some(Format::CloudEvents),
-            ),
+            (&["application/cloudevents-batch+json; charset=utf-8"], Some(Format::CloudEvents)),
             (&["application/json; charset=latin1"], None),
             (&["application/cloudevents+json"], None),
             (&["text/plain"], None),
@@ -138,10 +128,7 @@ mod tests {
             let format = format(&headers(CONTENT_TYPE, lines));
             assert_eq!(format.as_ref().ok(), expected.as_ref(), "{lines:?}");
             if let Err(problem) = format {
-                assert_eq!(
-                    problem.headers,
-                    [(HeaderName::from_static("accept-post"), TYPES.parse().unwrap())]
-                );
+                assert_eq!(problem.headers, [(HeaderName::from_static("accept-post"), TYPES.parse().unwrap())]);
             }
         }
     }

@@ -28,19 +28,13 @@ impl Budget {
     pub fn new(size: Mebibytes) -> Self {
         let kib = u32::try_from(size.bytes() >> 10).unwrap_or(u32::MAX);
         let free = usize::try_from(kib).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self {
-            free: Arc::new(Semaphore::new(free)),
-            kib,
-        }
+        Self { free: Arc::new(Semaphore::new(free)), kib }
     }
 
     /// Takes `bytes`, or the whole budget where that is less, so that what the limits allow always fits alone.
     pub fn take(&self, bytes: u64) -> Option<Permit> {
         let held = Arc::clone(&self.free).try_acquire_many_owned(self.clamp(bytes)).ok()?;
-        Some(Permit {
-            budget: self.clone(),
-            held,
-        })
+        Some(Permit { budget: self.clone(), held })
     }
 
     fn clamp(&self, bytes: u64) -> u32 {

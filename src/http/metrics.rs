@@ -12,9 +12,8 @@ use crate::{
 };
 
 /// Seconds, from an answer out of memory to the longest wait that a caller may ask for.
-const SECONDS: &[f64] = &[
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
+const SECONDS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 label! {
     /// A route of the ingest port, by its pattern.
@@ -95,16 +94,11 @@ impl HttpMetrics {
     /// When they are registered twice.
     pub fn register(registry: &Registry, document: &OpenApi) -> Self {
         let requests = IntCounterVec::new(
-            Opts::new(
-                "http_requests_total",
-                "Requests to the ingest port, by what was answered.",
-            ),
+            Opts::new("http_requests_total", "Requests to the ingest port, by what was answered."),
             &["route", "method", "status"],
         )
         .expect("the name is valid");
-        registry
-            .register(Box::new(requests.clone()))
-            .expect("they are registered once");
+        registry.register(Box::new(requests.clone())).expect("they are registered once");
         let help = "Seconds from a request's head to its answer, waits that the caller asked for included.";
         let mut metrics = Self {
             requests,
@@ -113,9 +107,7 @@ impl HttpMetrics {
         };
         for (path, item) in &document.paths.paths {
             for (method, operation) in [(MethodLabel::Get, &item.get), (MethodLabel::Post, &item.post)] {
-                let responses = operation
-                    .iter()
-                    .flat_map(|operation| operation.responses.responses.keys());
+                let responses = operation.iter().flat_map(|operation| operation.responses.responses.keys());
                 for status in responses.filter_map(|status| status.parse().ok()) {
                     let route = Route::of(path);
                     let counter = metrics.counter(route, method, status);
@@ -157,12 +149,7 @@ mod tests {
         let http = HttpMetrics::register(&metrics.registry, openapi::document());
         let get = MethodLabel::from(&Method::GET);
         http.record(Route::of("/docs/{*file}"), get, 200, Duration::from_millis(1));
-        http.record(
-            Route::of("/nowhere"),
-            MethodLabel::from(&Method::TRACE),
-            404,
-            Duration::ZERO,
-        );
+        http.record(Route::of("/nowhere"), MethodLabel::from(&Method::TRACE), 404, Duration::ZERO);
         let text = metrics.render();
         for line in [
             "forebay_http_requests_total{method=\"POST\",route=\"/v1/ingest/batch\",status=\"202\"} 0",

@@ -135,10 +135,8 @@ fn build() -> utoipa::openapi::OpenApi {
         operation.operation_id = Some("v1Metrics".into());
         paths.add_path_operation(Route::V1Metrics.as_str(), vec![HttpMethod::Get], operation);
     }
-    if let Some(RefOr::T(Schema::Array(list))) = document
-        .components
-        .as_mut()
-        .and_then(|components| components.schemas.get_mut("CloudEventBatch"))
+    if let Some(RefOr::T(Schema::Array(list))) =
+        document.components.as_mut().and_then(|components| components.schemas.get_mut("CloudEventBatch"))
     {
         (list.min_items, list.max_items) = (Some(1), Some(MAX_EVENTS));
     }
@@ -161,23 +159,15 @@ fn add_errors(operation: &mut Operation, codes: &[Code]) {
         };
         let media = "application/problem+json".to_owned();
         let schema = Ref::from_schema_name("Problem");
-        let content = response
-            .content
-            .entry(media)
-            .or_insert_with(|| Content::new(Some(schema)));
+        let content = response.content.entry(media).or_insert_with(|| Content::new(Some(schema)));
         let example = ExampleBuilder::new().summary(code.as_str()).value(Some(example(*code)));
         let mut examples = std::mem::take(&mut content.examples);
         examples.insert(code.as_str().to_owned(), example.build().into());
-        *content = ContentBuilder::from(content.clone())
-            .examples_from_iter(examples)
-            .build();
+        *content = ContentBuilder::from(content.clone()).examples_from_iter(examples).build();
         let names: &[(&str, &str)] = match code {
             Code::UnsupportedMediaType => &[
                 ("Accept-Post", "The types that are taken, when the type was wrong."),
-                (
-                    "Accept-Encoding",
-                    "The codings that are taken, when the coding was wrong.",
-                ),
+                ("Accept-Encoding", "The codings that are taken, when the coding was wrong."),
             ],
             Code::QueueFull | Code::Unavailable | Code::UnknownBatch => &[("Retry-After", "Seconds.")],
             Code::BodyTimeout => &[("Connection", "`close`.")],
@@ -239,20 +229,8 @@ fn example(code: Code) -> Value {
             };
             let time = "\"2026-13-01T00:00:00Z\" is not an RFC 3339 time";
             problem.errors = vec![
-                error(
-                    0,
-                    "evt_123",
-                    RejectReason::Atomic,
-                    "good, but refused with its batch",
-                    "/events/0",
-                ),
-                error(
-                    1,
-                    "evt_124",
-                    RejectReason::InvalidTimestamp,
-                    time,
-                    "/events/1/timestamp",
-                ),
+                error(0, "evt_123", RejectReason::Atomic, "good, but refused with its batch", "/events/0"),
+                error(1, "evt_124", RejectReason::InvalidTimestamp, time, "/events/1/timestamp"),
             ];
         }
         _ => {}

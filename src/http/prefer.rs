@@ -74,10 +74,7 @@ fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
 /// Reads whole seconds, bare or quoted, and caps them.
 fn seconds(value: &str) -> Option<u64> {
     let value = value.trim();
-    let digits = value
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(value);
+    let digits = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
     let readable = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     // So many digits that they overflow are still a readable number, and capped.
     readable.then(|| digits.parse().unwrap_or(u64::MAX).min(MAX_WAIT_SECONDS))
@@ -88,9 +85,7 @@ mod tests {
     use super::*;
 
     fn read(lines: &[&'static str]) -> (Option<u64>, bool) {
-        let headers = lines
-            .iter()
-            .map(|line| ("prefer".parse().unwrap(), HeaderValue::from_static(line)));
+        let headers = lines.iter().map(|line| ("prefer".parse().unwrap(), HeaderValue::from_static(line)));
         let prefer = Prefer::read(&headers.collect());
         (prefer.wait, prefer.respond_async)
     }
@@ -122,27 +117,10 @@ mod tests {
 
     #[test]
     fn wait_is_told_back_only_for_what_is_final() {
-        let both = Prefer {
-            wait: Some(3),
-            respond_async: true,
-        };
+        let both = Prefer { wait: Some(3), respond_async: true };
         assert_eq!(both.applied(true).unwrap(), "wait=3");
         assert_eq!(both.applied(false).unwrap(), "respond-async");
-        assert_eq!(
-            Prefer {
-                wait: Some(3),
-                respond_async: false
-            }
-            .applied(false),
-            None
-        );
-        assert_eq!(
-            Prefer {
-                wait: None,
-                respond_async: true
-            }
-            .applied(true),
-            None
-        );
+        assert_eq!(Prefer { wait: Some(3), respond_async: false }.applied(false), None);
+        assert_eq!(Prefer { wait: None, respond_async: true }.applied(true), None);
     }
 }

@@ -168,10 +168,7 @@ mod tests {
             let (status, title) = code.status();
             let newer = [(413, "Content Too Large"), (422, "Unprocessable Content")];
             let known = newer.iter().find(|(number, _)| *number == status.as_u16());
-            assert_eq!(
-                Some(title),
-                known.map(|(_, phrase)| *phrase).or(status.canonical_reason())
-            );
+            assert_eq!(Some(title), known.map(|(_, phrase)| *phrase).or(status.canonical_reason()));
         }
     }
 }

@@ -74,16 +74,10 @@ impl Listeners {
         let bind = async |name, port| {
             let bound = TcpListener::bind(SocketAddr::new(host, port)).await;
             bound.map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("{name}: can't listen on {host} port {port}: {error}"),
-                )
+                io::Error::new(error.kind(), format!("{name}: can't listen on {host} port {port}: {error}"))
             })
         };
-        Ok(Self {
-            api: bind("PORT", config.port).await?,
-            admin: bind("ADMIN_PORT", config.admin_port).await?,
-        })
+        Ok(Self { api: bind("PORT", config.port).await?, admin: bind("ADMIN_PORT", config.admin_port).await? })
     }
 
     /// Returns the address of the ingest API.
@@ -146,11 +140,7 @@ impl Server {
         let connections =
             Port::new(api, config.max_connections, stop_accepting.clone(), tasks).open("api", listeners.api);
         Port::new(admin, ADMIN_CONNECTIONS, tasks.stop_token().clone(), tasks).open("admin", listeners.admin);
-        Self {
-            stop_accepting,
-            end_waits,
-            connections,
-        }
+        Self { stop_accepting, end_waits, connections }
     }
 
     /// Closes the ingest port's listener; batches that still come are refused with 503.

@@ -52,16 +52,9 @@ pub(super) async fn status(
     headers: HeaderMap,
 ) -> Result<Response> {
     // `respond-async` is about a 202, which this route does not have.
-    let prefer = Prefer {
-        respond_async: false,
-        ..Prefer::read(&headers)
-    };
+    let prefer = Prefer { respond_async: false, ..Prefer::read(&headers) };
     // What can't be an id names no batch.
-    let batch_id = path
-        .ok()
-        .map(|Path(id)| id)
-        .filter(|id| is_batch_id(id))
-        .ok_or_else(unknown)?;
+    let batch_id = path.ok().map(|Path(id)| id).filter(|id| is_batch_id(id)).ok_or_else(unknown)?;
     let key = api.key(&batch_id);
     let known = match prefer.limit() {
         None => api.status.find(&key).await?,

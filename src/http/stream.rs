@@ -153,11 +153,7 @@ impl Stream {
     }
 
     fn expect(&mut self, expected: Expected) {
-        let time = if expected == Expected::Head {
-            self.patience.head
-        } else {
-            self.patience.idle
-        };
+        let time = if expected == Expected::Head { self.patience.head } else { self.patience.idle };
         self.expected = expected;
         self.deadline = Instant::now() + time;
     }
@@ -225,9 +221,7 @@ impl Stream {
             return written;
         }
         let time = self.patience.write;
-        let timer = self
-            .writing
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + time)));
+        let timer = self.writing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + time)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -269,9 +263,7 @@ impl AsyncWrite for Stream {
             }
         }
         let time = this.patience.linger;
-        let timer = this
-            .lingering
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + time)));
+        let timer = this.lingering.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + time)));
         if timer.as_mut().poll(cx).is_pending() {
             ready!(this.poll_discard(cx));
         }

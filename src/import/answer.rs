@@ -65,16 +65,9 @@ impl Answer {
             code: problem.code,
             detail: problem.detail,
             // The line says which event; what is left of `/17/payload/a` is where in it.
-            pointer: problem
-                .pointer
-                .strip_prefix(&format!("/{}", problem.index))
-                .unwrap_or_default()
-                .to_owned(),
+            pointer: problem.pointer.strip_prefix(&format!("/{}", problem.index)).unwrap_or_default().to_owned(),
         });
-        Delivered {
-            tally,
-            rejected: rejected.collect(),
-        }
+        Delivered { tally, rejected: rejected.collect() }
     }
 
     /// Returns the answer in words.
@@ -89,11 +82,7 @@ impl Answer {
 
 /// Returns what became of one event that the server can't take even alone.
 pub(super) fn refused_alone(answer: &Answer, lines: &[u64]) -> Delivered {
-    let code = if answer.code.is_empty() {
-        "too_large"
-    } else {
-        &answer.code
-    };
+    let code = if answer.code.is_empty() { "too_large" } else { &answer.code };
     let mut delivered = Delivered::default();
     delivered.refuse(vec![Rejected {
         line: lines.first().copied().unwrap_or_default(),

@@ -69,18 +69,12 @@ impl Args {
     /// Reads the format from the file's name.
     pub(super) fn format(&self) -> Result<Format, SettingError> {
         if self.is_stdin() {
-            return Ok(Format {
-                rows: Rows::Ndjson,
-                packing: Packing::Plain,
-                stem: "stdin".into(),
-            });
+            return Ok(Format { rows: Rows::Ndjson, packing: Packing::Plain, stem: "stdin".into() });
         }
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         read_format(&name).ok_or_else(|| {
             let file = self.file.display();
-            SettingError(format!(
-                "{file}: the name must end in .ndjson or .csv, then .gz or .zst if it is compressed"
-            ))
+            SettingError(format!("{file}: the name must end in .ndjson or .csv, then .gz or .zst if it is compressed"))
         })
     }
 
@@ -99,11 +93,7 @@ impl Args {
 
     /// Returns the path of a file that lies beside the input; in the current folder for the standard input.
     pub(super) fn beside(&self, ending: &str) -> PathBuf {
-        let mut path = if self.is_stdin() {
-            OsString::from("stdin")
-        } else {
-            self.file.clone().into_os_string()
-        };
+        let mut path = if self.is_stdin() { OsString::from("stdin") } else { self.file.clone().into_os_string() };
         path.push(ending);
         path.into()
     }
@@ -122,11 +112,7 @@ fn read_format(name: &str) -> Option<Format> {
         _ => return None,
     };
     // The lower-case copy has the same length: only ASCII letters were changed.
-    (!stem.is_empty()).then(|| Format {
-        rows,
-        packing,
-        stem: name[..stem.len()].to_owned(),
-    })
+    (!stem.is_empty()).then(|| Format { rows, packing, stem: name[..stem.len()].to_owned() })
 }
 
 fn parse_url(text: &str) -> Result<Url, String> {
@@ -151,15 +137,7 @@ mod tests {
             ("Ünder.v2.NDJSON", Rows::Ndjson, Packing::Plain, "Ünder.v2"),
             ("a.ndjson.zst", Rows::Ndjson, Packing::Zstd, "a"),
         ] {
-            assert_eq!(
-                read_format(name),
-                Some(Format {
-                    rows,
-                    packing,
-                    stem: stem.into()
-                }),
-                "{name}"
-            );
+            assert_eq!(read_format(name), Some(Format { rows, packing, stem: stem.into() }), "{name}");
         }
         for name in ["a", "a.gz", "a.json", ".csv", "a.csv.bz2", "csv", "a.csv.gz.gz"] {
             assert_eq!(read_format(name), None, "{name}");
@@ -170,10 +148,7 @@ mod tests {
     fn address_may_have_a_path() {
         let joined = |text| parse_url(text).unwrap().join("v1/health").unwrap().to_string();
         assert_eq!(joined("http://localhost:8000"), "http://localhost:8000/v1/health");
-        assert_eq!(
-            joined("https://example.com/events"),
-            "https://example.com/events/v1/health"
-        );
+        assert_eq!(joined("https://example.com/events"), "https://example.com/events/v1/health");
         assert!(parse_url("localhost:8000").is_err());
         assert!(parse_url("file:///x").is_err());
     }

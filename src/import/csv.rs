@@ -28,29 +28,15 @@ impl<R: Read> CsvRows<R> {
     /// # Errors
     /// The columns are not [`COLUMNS`], or the input can't be read.
     pub fn new(input: R, service_name: &str) -> anyhow::Result<Self> {
-        let mut reader = ReaderBuilder::new()
-            .flexible(true)
-            .buffer_capacity(1 << 16)
-            .from_reader(input);
+        let mut reader = ReaderBuilder::new().flexible(true).buffer_capacity(1 << 16).from_reader(input);
         let header = reader.byte_headers()?;
         if !header.iter().eq(COLUMNS.map(str::as_bytes)) {
             let found: Vec<_> = header.iter().map(String::from_utf8_lossy).collect();
-            let found = if found.is_empty() {
-                "nothing".to_owned()
-            } else {
-                found.join(",")
-            };
-            anyhow::bail!(
-                "the first row must name the columns {}; it holds {found}",
-                COLUMNS.join(",")
-            );
+            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(",") };
+            anyhow::bail!("the first row must name the columns {}; it holds {found}", COLUMNS.join(","));
         }
         let service = format!("\"service_name\":{}", quote(service_name));
-        Ok(Self {
-            reader,
-            row: ByteRecord::new(),
-            service,
-        })
+        Ok(Self { reader, row: ByteRecord::new(), service })
     }
 
     /// Reads the next row and writes its event, without a newline, into `line`. Returns the line of the file that the
@@ -61,15 +47,13 @@ impl<R: Read> CsvRows<R> {
         }
         let number = self.row.position().map_or(0, ::csv::Position::line);
         line.clear();
-        let refused = write_event(line, &self.service, &self.row)
-            .err()
-            .map(|(code, detail, pointer)| Rejected {
-                line: number,
-                event_id: self.row.get(0).and_then(|id| String::from_utf8(id.to_vec()).ok()),
-                code: code.to_owned(),
-                detail,
-                pointer: pointer.to_owned(),
-            });
+        let refused = write_event(line, &self.service, &self.row).err().map(|(code, detail, pointer)| Rejected {
+            line: number,
+            event_id: self.row.get(0).and_then(|id| String::from_utf8(id.to_vec()).ok()),
+            code: code.to_owned(),
+            detail,
+            pointer: pointer.to_owned(),
+        });
         Ok(Some((number, refused)))
     }
 }
@@ -80,24 +64,15 @@ fn write_event(
     row: &ByteRecord,
 ) -> Result<(), (&'static str, String, &'static str)> {
     if row.len() != COLUMNS.len() {
-        return Err((
-            "malformed_row",
-            format!("the row has {} columns, not {}", row.len(), COLUMNS.len()),
-            "",
-        ));
+        return Err(("malformed_row", format!("the row has {} columns, not {}", row.len(), COLUMNS.len()), ""));
     }
     let mut columns = [""; COLUMNS.len()];
     for (text, bytes) in columns.iter_mut().zip(row) {
         *text = std::str::from_utf8(bytes).map_err(|_| ("malformed_row", "the row is not UTF-8".to_owned(), ""))?;
     }
     let [event_id, occurred_at, user_id, event_type, properties] = columns;
-    serde_json::from_str::<IgnoredAny>(properties).map_err(|error| {
-        (
-            "malformed_json",
-            format!("properties_json is not JSON: {error}"),
-            "/properties_json",
-        )
-    })?;
+    serde_json::from_str::<IgnoredAny>(properties)
+        .map_err(|error| ("malformed_json", format!("properties_json is not JSON: {error}"), "/properties_json"))?;
     line.extend_from_slice(b"{\"event_id\":");
     write_text(line, event_id);
     line.push(b',');
@@ -168,10 +143,7 @@ mod tests {
     #[test]
     fn row_that_could_change_the_line_is_refused_alone() {
         let rows = "e1,t,,x,\"{},\"\"metadata\"\":{}\"\ne2,t,,x,{}\ne3,t\ne4,t,,x,\ne5,t,,x,{},more\n";
-        let codes: Vec<_> = convert(rows)
-            .into_iter()
-            .map(|(line, event)| (line, event.err()))
-            .collect();
+        let codes: Vec<_> = convert(rows).into_iter().map(|(line, event)| (line, event.err())).collect();
         let refused = |code: &str| Some(code.to_owned());
         assert_eq!(
             codes,
@@ -194,9 +166,6 @@ mod tests {
              id,time"
         );
         assert!(error("").ends_with("it holds nothing"));
-        assert!(
-            CsvRows::new(format!("\u{feff}{HEADER}").as_bytes(), "s").is_ok(),
-            "a byte-order mark does no harm"
-        );
+        assert!(CsvRows::new(format!("\u{feff}{HEADER}").as_bytes(), "s").is_ok(), "a byte-order mark does no harm");
     }
 }

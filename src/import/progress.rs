@@ -44,10 +44,7 @@ impl Pin {
             Ok(_) => return None,
             Err(error) => return Some(Err(error)),
         };
-        let modified = meta
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let service_name = args.service_name.clone().unwrap_or_else(|| format.stem.clone());
         Some(Ok(Self {
             size: meta.len(),
@@ -63,17 +60,11 @@ impl Pin {
     /// Returns in what another run differs from this one.
     fn difference(&self, other: &Self) -> Option<&'static str> {
         [
-            (
-                (self.size, self.modified_nanos) != (other.size, other.modified_nanos),
-                "the file has changed since",
-            ),
+            ((self.size, self.modified_nanos) != (other.size, other.modified_nanos), "the file has changed since"),
             (self.url != other.url, "it went to another --url"),
             (self.service_name != other.service_name, "it had another --service-name"),
             (self.priority != other.priority, "it had another --priority"),
-            (
-                self.batch_events != other.batch_events,
-                "another release of forebay began it",
-            ),
+            (self.batch_events != other.batch_events, "another release of forebay began it"),
         ]
         .into_iter()
         .find_map(|(differs, what)| differs.then_some(what))
@@ -111,13 +102,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Starts a run of which no note is kept.
     pub fn none() -> Self {
-        Self {
-            run: Uuid::now_v7(),
-            done: HashSet::new(),
-            lines: BTreeMap::new(),
-            tally: Tally::default(),
-            note: None,
-        }
+        Self { run: Uuid::now_v7(), done: HashSet::new(), lines: BTreeMap::new(), tally: Tally::default(), note: None }
     }
 
     /// Goes on with the run that the note at `path` tells of, or starts one.
@@ -195,10 +180,7 @@ impl Progress {
 
     /// Returns whether a line of the input belongs to a batch that has landed.
     pub fn is_line_done(&self, line: u64) -> bool {
-        self.lines
-            .range(..=line)
-            .next_back()
-            .is_some_and(|(_, last)| line <= *last)
+        self.lines.range(..=line).next_back().is_some_and(|(_, last)| line <= *last)
     }
 
     /// Returns how many batches had landed before, and what became of their events.
@@ -251,11 +233,7 @@ mod tests {
     }
 
     fn landed(committed: u64) -> Tally {
-        Tally {
-            accepted: committed,
-            committed,
-            ..Tally::default()
-        }
+        Tally { accepted: committed, committed, ..Tally::default() }
     }
 
     #[test]
@@ -268,25 +246,14 @@ mod tests {
         let id = first.batch_id(3);
         drop(first);
         // A crash in the middle of a line.
-        OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"{\"batch\":2,\"li")
-            .unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"batch\":2,\"li").unwrap();
 
         let mut second = Progress::open(&path, pin()).unwrap();
         assert_eq!(second.batch_id(3), id);
         assert!(crate::batch::is_batch_id(&id), "{id}");
         assert_eq!(second.before(), (2, landed(1900)));
-        assert_eq!(
-            [0, 1, 2, 4].map(|number| second.is_done(number)),
-            [false, true, false, true]
-        );
-        assert_eq!(
-            [1001, 1002, 2001, 3000].map(|line| second.is_line_done(line)),
-            [false, true, true, false]
-        );
+        assert_eq!([0, 1, 2, 4].map(|number| second.is_done(number)), [false, true, false, true]);
+        assert_eq!([1001, 1002, 2001, 3000].map(|line| second.is_line_done(line)), [false, true, true, false]);
         second.note(2, [2002, 3001], landed(1000)).unwrap();
         drop(second);
         let third = Progress::open(&path, pin()).unwrap();
@@ -302,20 +269,8 @@ mod tests {
         drop(Progress::open(&path, pin()).unwrap());
         for (other, told) in [
             (Pin { size: 8, ..pin() }, "the file has changed since"),
-            (
-                Pin {
-                    url: "http://b/".into(),
-                    ..pin()
-                },
-                "another --url",
-            ),
-            (
-                Pin {
-                    service_name: None,
-                    ..pin()
-                },
-                "another --service-name",
-            ),
+            (Pin { url: "http://b/".into(), ..pin() }, "another --url"),
+            (Pin { service_name: None, ..pin() }, "another --service-name"),
             (Pin { priority: 3, ..pin() }, "another --priority"),
         ] {
             let error = format!("{:#}", Progress::open(&path, other).unwrap_err());

@@ -79,10 +79,7 @@ impl Input {
             anyhow::ensure!(!file.metadata()?.is_dir(), "{name} is a folder");
             Box::new(file)
         };
-        let counted = Counted {
-            inner: raw,
-            read: Arc::clone(&read),
-        };
+        let counted = Counted { inner: raw, read: Arc::clone(&read) };
         let plain: Box<dyn Read + Send> = match format.packing {
             Packing::Plain => Box::new(counted),
             Packing::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, counted))),
@@ -90,21 +87,10 @@ impl Input {
         };
         let service = args.service_name.as_deref().unwrap_or(&format.stem);
         let events = match format.rows {
-            Rows::Ndjson => Events::Ndjson {
-                reader: Box::new(BufReader::with_capacity(1 << 16, plain)),
-                line: 0,
-            },
+            Rows::Ndjson => Events::Ndjson { reader: Box::new(BufReader::with_capacity(1 << 16, plain)), line: 0 },
             Rows::Csv => Events::Csv(CsvRows::new(plain, service).with_context(|| format!("read {name}"))?),
         };
-        Ok(Self {
-            name,
-            events,
-            read,
-            pending: None,
-            line: Vec::new(),
-            next_number: 0,
-            ended: false,
-        })
+        Ok(Self { name, events, read, pending: None, line: Vec::new(), next_number: 0, ended: false })
     }
 
     /// Returns the count of bytes that were read, which goes on while the file is.
@@ -113,10 +99,7 @@ impl Input {
     }
 
     fn next_batch(&mut self) -> anyhow::Result<Option<Batch>> {
-        let mut batch = Batch {
-            number: self.next_number,
-            ..Batch::default()
-        };
+        let mut batch = Batch { number: self.next_number, ..Batch::default() };
         let mut body = Vec::new();
         while batch.lines.len() + batch.refused.len() < BATCH_EVENTS {
             let event = match self.pending.take() {
@@ -156,10 +139,7 @@ impl Iterator for Input {
         if self.ended {
             return None;
         }
-        let batch = self
-            .next_batch()
-            .with_context(|| format!("read {}", self.name))
-            .transpose();
+        let batch = self.next_batch().with_context(|| format!("read {}", self.name)).transpose();
         self.ended = !matches!(batch, Some(Ok(_)));
         batch
     }
@@ -177,11 +157,7 @@ impl Events {
                 return Ok(None);
             }
             *line += 1;
-            anyhow::ensure!(
-                (buffer.len() as u64) < LINE_BYTES,
-                "line {line} is longer than {} MiB",
-                LINE_BYTES >> 20
-            );
+            anyhow::ensure!((buffer.len() as u64) < LINE_BYTES, "line {line} is longer than {} MiB", LINE_BYTES >> 20);
             if buffer.last() == Some(&b'\n') {
                 buffer.pop();
             }

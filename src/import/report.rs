@@ -54,12 +54,7 @@ impl Report {
             eprintln!("Goes on with an import that was interrupted: {resumed} batches have landed");
         }
         let begun = Instant::now();
-        let state = State {
-            tally,
-            sent: 0,
-            line_at: begun,
-            waiting_at: None,
-        };
+        let state = State { tally, sent: 0, line_at: begun, waiting_at: None };
         Self {
             url: args.url.to_string(),
             size,
@@ -89,9 +84,7 @@ impl Report {
             bar.set_message(format!("{seen} events, {rate}/s"));
         } else if state.line_at.elapsed() >= LINE_INTERVAL {
             state.line_at = Instant::now();
-            let place = self
-                .size
-                .map_or(String::new(), |size| format!(", {}", self.place(read, size)));
+            let place = self.size.map_or(String::new(), |size| format!(", {}", self.place(read, size)));
             eprintln!("{seen} events, {rate}/s{place}");
         }
     }
@@ -99,11 +92,7 @@ impl Report {
     fn place(&self, read: u64, size: u64) -> String {
         let part = read as f64 / size.max(1) as f64;
         let left = self.begun.elapsed().as_secs_f64() * (1.0 - part) / part.max(0.001);
-        format!(
-            "{:.0} % of the file read, about {} left",
-            part * 100.0,
-            HumanDuration(Duration::from_secs_f64(left))
-        )
+        format!("{:.0} % of the file read, about {} left", part * 100.0, HumanDuration(Duration::from_secs_f64(left)))
     }
 
     /// Says, now and then, what is waited for.
@@ -142,13 +131,7 @@ impl Report {
     /// Returns what became of the events, and where those are that did not land.
     pub fn summary(&self, rejected: &RejectedList) -> String {
         let state = self.state();
-        let Tally {
-            accepted,
-            committed,
-            duplicates,
-            rejected: refused,
-            quarantined,
-        } = state.tally;
+        let Tally { accepted, committed, duplicates, rejected: refused, quarantined } = state.tally;
         let seconds = self.begun.elapsed().as_secs_f64();
         let rate = HumanCount(self.rate(&state));
         let mut text = format!(
@@ -159,10 +142,7 @@ impl Report {
             text.push_str(&format!("\n{} batches of it had landed before this run", self.resumed));
         }
         if refused > 0 {
-            text.push_str(&format!(
-                "\nthe rejected events are listed in {}",
-                rejected.path.display()
-            ));
+            text.push_str(&format!("\nthe rejected events are listed in {}", rejected.path.display()));
         }
         if quarantined > 0 {
             text.push_str("\nthe quarantined events are in the table quarantine, each with its reason");
@@ -238,8 +218,7 @@ impl RejectedList {
             self.file = Some(file.with_context(|| format!("create {}", self.path.display()))?);
         }
         if let Some(file) = &mut self.file {
-            file.write_all(&text)
-                .with_context(|| format!("write {}", self.path.display()))?;
+            file.write_all(&text).with_context(|| format!("write {}", self.path.display()))?;
         }
         Ok(())
     }

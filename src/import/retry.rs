@@ -95,31 +95,20 @@ mod tests {
 
     #[test]
     fn wait_doubles_up_to_its_bound_and_respects_the_server() {
-        let seconds: Vec<_> = (1..=9)
-            .map(|failures| delay(failures, None, 1.0).as_secs_f64())
-            .collect();
+        let seconds: Vec<_> = (1..=9).map(|failures| delay(failures, None, 1.0).as_secs_f64()).collect();
         assert_eq!(seconds, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
         assert_eq!(delay(u32::MAX, None, 1.0), Duration::from_secs(30));
         assert_eq!(delay(3, None, 0.25), Duration::from_millis(500));
         let asked = Some(Duration::from_secs(7));
-        assert_eq!(
-            (delay(1, asked, 1.0), delay(9, asked, 1.0)),
-            (Duration::from_secs(7), Duration::from_secs(30))
-        );
+        assert_eq!((delay(1, asked, 1.0), delay(9, asked, 1.0)), (Duration::from_secs(7), Duration::from_secs(30)));
     }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(read_retry_after("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(
-            read_retry_after("Thu, 01 Jan 2026 00:00:09 GMT", now),
-            Some(Duration::from_secs(9))
-        );
-        assert_eq!(
-            read_retry_after("Wed, 31 Dec 2025 00:00:00 GMT", now),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(read_retry_after("Thu, 01 Jan 2026 00:00:09 GMT", now), Some(Duration::from_secs(9)));
+        assert_eq!(read_retry_after("Wed, 31 Dec 2025 00:00:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(read_retry_after("soon", now), None);
     }
 }

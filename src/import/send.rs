@@ -109,10 +109,7 @@ impl<'a> Sender<'a> {
         let coded = if self.compress { gzip(&body)? } else { body.clone() };
         let mut failures = 0;
         loop {
-            let mut request = self
-                .client
-                .post(url.clone())
-                .header(CONTENT_TYPE, "application/x-ndjson");
+            let mut request = self.client.post(url.clone()).header(CONTENT_TYPE, "application/x-ndjson");
             if self.compress {
                 request = request.header(CONTENT_ENCODING, "gzip");
             }
@@ -147,16 +144,9 @@ impl<'a> Sender<'a> {
         async move {
             let half = lines.len() / 2;
             let ends = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-            let cut = ends
-                .map(|(at, _)| at + 1)
-                .nth(half - 1)
-                .context("a line for each event")?;
-            let mut delivered = self
-                .deliver_part(format!("{id}.0"), body.slice(..cut), &lines[..half])
-                .await?;
-            let second = self
-                .deliver_part(format!("{id}.1"), body.slice(cut..), &lines[half..])
-                .await?;
+            let cut = ends.map(|(at, _)| at + 1).nth(half - 1).context("a line for each event")?;
+            let mut delivered = self.deliver_part(format!("{id}.0"), body.slice(..cut), &lines[..half]).await?;
+            let second = self.deliver_part(format!("{id}.1"), body.slice(cut..), &lines[half..]).await?;
             delivered.tally += second.tally;
             delivered.rejected.extend(second.rejected);
             Ok(delivered)
@@ -178,19 +168,14 @@ impl<'a> Sender<'a> {
                 Verdict::Final => return Ok(Some(answer)),
                 Verdict::Durable => {
                     let reason = answer.last_error.as_deref().unwrap_or("its batches wait to be written");
-                    self.report.waiting(&format!(
-                        "the server has taken the events, but not written them: {reason}"
-                    ));
+                    self.report.waiting(&format!("the server has taken the events, but not written them: {reason}"));
                 }
                 Verdict::Unknown => {
                     unknown += 1;
                     tokio::time::sleep(retry_after.unwrap_or(Duration::from_secs(1))).await;
                 }
                 Verdict::Again => self.wait(&mut failures, retry_after, &answer.told(status)).await,
-                _ => anyhow::bail!(
-                    "the server answers {} to the question for the status",
-                    answer.told(status)
-                ),
+                _ => anyhow::bail!("the server answers {} to the question for the status", answer.told(status)),
             }
         }
         Ok(None)
@@ -201,10 +186,7 @@ impl<'a> Sender<'a> {
         let reply = async {
             let response = request.header("Prefer", WAIT).send().await?;
             let status = response.status().as_u16();
-            let header = response
-                .headers()
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok());
+            let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = header.and_then(|text| read_retry_after(text, jiff::Timestamp::now()));
             Ok::<_, reqwest::Error>((status, retry_after, response.bytes().await?))
         };

@@ -69,12 +69,7 @@ fn answer_all(
     let mut stream = stream;
     while let Some(mut request) = read_request(&mut reader) {
         let key = format!("{} {}", request.path, request.batch_id);
-        request.attempt = *attempts
-            .lock()
-            .unwrap()
-            .entry(key)
-            .and_modify(|count| *count += 1)
-            .or_insert(1);
+        request.attempt = *attempts.lock().unwrap().entry(key).and_modify(|count| *count += 1).or_insert(1);
         if !request.body.is_empty() {
             log.lock().unwrap().push((request.number(), request.body.clone()));
         }
@@ -108,15 +103,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let (path, query) = first
-        .split(' ')
-        .nth(1)?
-        .split_once('?')
-        .unwrap_or((first.split(' ').nth(1)?, ""));
+    let (path, query) = first.split(' ').nth(1)?.split_once('?').unwrap_or((first.split(' ').nth(1)?, ""));
     let in_path = path.split('/').nth(3).unwrap_or_default();
-    let batch_id = query
-        .strip_prefix("batch_id=")
-        .map_or(in_path, |rest| rest.split('&').next().unwrap());
+    let batch_id = query.strip_prefix("batch_id=").map_or(in_path, |rest| rest.split('&').next().unwrap());
     Some(Request {
         path: path.to_owned(),
         batch_id: batch_id.to_owned(),
@@ -137,9 +126,7 @@ fn args(file: &Path, url: &str) -> Args {
 
 /// A file of `events` events, each on a line of its own with an empty line before it.
 fn ndjson(folder: &Path, events: usize) -> PathBuf {
-    let text: String = (0..events)
-        .map(|event| format!("\n{{\"event_id\":\"{event}\"}}\n"))
-        .collect();
+    let text: String = (0..events).map(|event| format!("\n{{\"event_id\":\"{event}\"}}\n")).collect();
     let path = folder.join("a.ndjson");
     std::fs::write(&path, text).unwrap();
     path
@@ -153,11 +140,7 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
 fn assert_all_sent(log: &Log, events: usize) {
     let mut bodies = HashMap::new();
     for (number, body) in log.lock().unwrap().iter() {
-        assert_eq!(
-            bodies.entry(*number).or_insert_with(|| body.clone()),
-            body,
-            "batch {number}"
-        );
+        assert_eq!(bodies.entry(*number).or_insert_with(|| body.clone()), body, "batch {number}");
     }
     let mut ids: Vec<usize> = bodies
         .values()
@@ -173,11 +156,7 @@ async fn refusals_that_pass_are_sent_again_under_the_same_id_with_the_same_body(
     let folder = tempfile::tempdir().unwrap();
     let file = ndjson(folder.path(), 5500);
     let (url, log) = serve(|request| match (request.number(), request.attempt) {
-        (0, 1) => Some((
-            503,
-            "retry-after: 1\r\n",
-            r#"{"status":503,"code":"queue_full","detail":"full"}"#.into(),
-        )),
+        (0, 1) => Some((503, "retry-after: 1\r\n", r#"{"status":503,"code":"queue_full","detail":"full"}"#.into())),
         (1, 1 | 2) => None,
         (2, 1) => Some((502, "", "<html>".into())),
         (3, 1) => Some((429, "", r#"{"code":"rate_limited"}"#.into())),
@@ -192,21 +171,17 @@ async fn refusals_that_pass_are_sent_again_under_the_same_id_with_the_same_body(
 async fn acknowledged_batch_is_asked_for_until_it_is_final_and_sent_again_where_it_is_unknown() {
     let folder = tempfile::tempdir().unwrap();
     let file = ndjson(folder.path(), 2000);
-    let (url, log) = serve(
-        |request| match (request.path.ends_with("/status"), request.number(), request.attempt) {
-            (false, 0, _) => Some((202, "", r#"{"status":"accepted","accepted":1000,"errors":[]}"#.into())),
-            (true, 0, 1) => Some((200, "", r#"{"status":"processing","accepted":1000}"#.into())),
-            (true, 0, 2) => None,
-            (true, 0, _) => Some((
-                200,
-                "",
-                r#"{"status":"completed","accepted":1000,"committed":600,"duplicates":400}"#.into(),
-            )),
-            (false, 1, 1) => Some((202, "", r#"{"status":"accepted","accepted":1000,"errors":[]}"#.into())),
-            (true, 1, _) => Some((404, "retry-after: 0\r\n", r#"{"code":"unknown_batch"}"#.into())),
-            _ => committed(request),
-        },
-    );
+    let (url, log) = serve(|request| match (request.path.ends_with("/status"), request.number(), request.attempt) {
+        (false, 0, _) => Some((202, "", r#"{"status":"accepted","accepted":1000,"errors":[]}"#.into())),
+        (true, 0, 1) => Some((200, "", r#"{"status":"processing","accepted":1000}"#.into())),
+        (true, 0, 2) => None,
+        (true, 0, _) => {
+            Some((200, "", r#"{"status":"completed","accepted":1000,"committed":600,"duplicates":400}"#.into()))
+        }
+        (false, 1, 1) => Some((202, "", r#"{"status":"accepted","accepted":1000,"errors":[]}"#.into())),
+        (true, 1, _) => Some((404, "retry-after: 0\r\n", r#"{"code":"unknown_batch"}"#.into())),
+        _ => committed(request),
+    });
     assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Done);
     assert_all_sent(&log, 2000);
 }
@@ -221,24 +196,16 @@ async fn stopped_import_goes_on_with_what_has_not_landed() {
         _ => committed(request),
     });
     let error = format!("{:#}", run(args(&file, &url)).await.unwrap_err());
-    assert_eq!(
-        error,
-        "send lines 70002 to 72000: the server answers 401 unauthorized: no key"
-    );
+    assert_eq!(error, "send lines 70002 to 72000: the server answers 401 unauthorized: no key");
     let note = std::fs::read_to_string(beside(&file, ".forebay-import")).unwrap();
-    let landed: Vec<usize> = (0..40)
-        .filter(|number| note.contains(&format!("\"batch\":{number},")))
-        .collect();
+    let landed: Vec<usize> = (0..40).filter(|number| note.contains(&format!("\"batch\":{number},"))).collect();
     assert!(!landed.is_empty() && !landed.contains(&35));
 
     assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::Done);
     assert_all_sent(&log, 40_000);
     let log = log.lock().unwrap();
     let times_sent = |number| log.iter().filter(|(sent, _)| *sent == number).count();
-    assert!(
-        landed.into_iter().all(|number| times_sent(number) == 1),
-        "what has landed is not sent again"
-    );
+    assert!(landed.into_iter().all(|number| times_sent(number) == 1), "what has landed is not sent again");
 }
 
 #[tokio::test]
@@ -246,11 +213,7 @@ async fn refused_events_are_listed_with_their_lines() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("orders.csv");
     let header = "event_id,occurred_at,user_id,event_type,properties_json\n";
-    std::fs::write(
-        &file,
-        format!("{header}a,t,,x,{{}}\nb,t,,x,\"{{\n}}\"\nc,t,,x,nothing\nd,t,,x,{{}}\n"),
-    )
-    .unwrap();
+    std::fs::write(&file, format!("{header}a,t,,x,{{}}\nb,t,,x,\"{{\n}}\"\nc,t,,x,nothing\nd,t,,x,{{}}\n")).unwrap();
     let (url, log) = serve(|_| {
         let errors =
             r#"[{"index":2,"event_id":"d","code":"invalid_timestamp","detail":"no","pointer":"/2/timestamp"}]"#;
@@ -264,17 +227,8 @@ async fn refused_events_are_listed_with_their_lines() {
     assert!(log.lock().unwrap()[0].1.contains("\"service_name\":\"orders\""));
     let list = std::fs::read_to_string(beside(&file, ".rejected.ndjson")).unwrap();
     let listed: Vec<Rejected> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let listed: Vec<_> = listed
-        .iter()
-        .map(|event| (event.line, event.code.as_str(), event.pointer.as_str()))
-        .collect();
-    assert_eq!(
-        listed,
-        [
-            (6, "invalid_timestamp", "/timestamp"),
-            (5, "malformed_json", "/properties_json")
-        ]
-    );
+    let listed: Vec<_> = listed.iter().map(|event| (event.line, event.code.as_str(), event.pointer.as_str())).collect();
+    assert_eq!(listed, [(6, "invalid_timestamp", "/timestamp"), (5, "malformed_json", "/properties_json")]);
     assert!(!beside(&file, ".forebay-import").exists());
 }
 
@@ -285,24 +239,13 @@ async fn batch_that_is_too_large_goes_in_parts_and_one_event_that_is_alone() {
     let (url, log) = serve(|request| {
         let is_too_large = request.events() > 300 || request.body.contains("\"777\"");
         let problem = r#"{"status":413,"code":"too_large","detail":"too many","limit":300,"unit":"events"}"#;
-        if is_too_large {
-            Some((413, "", problem.into()))
-        } else {
-            committed(request)
-        }
+        if is_too_large { Some((413, "", problem.into())) } else { committed(request) }
     });
     assert_eq!(run(args(&file, &url)).await.unwrap(), Outcome::NotDone);
     let list = std::fs::read_to_string(beside(&file, ".rejected.ndjson")).unwrap();
-    assert_eq!(
-        list,
-        "{\"line\":1556,\"code\":\"too_large\",\"detail\":\"too many\",\"pointer\":\"\"}\n"
-    );
+    assert_eq!(list, "{\"line\":1556,\"code\":\"too_large\",\"detail\":\"too many\",\"pointer\":\"\"}\n");
     let log = log.lock().unwrap();
-    let taken: usize = log
-        .iter()
-        .map(|(_, body)| body.lines().count())
-        .filter(|count| *count <= 300)
-        .sum();
+    let taken: usize = log.iter().map(|(_, body)| body.lines().count()).filter(|count| *count <= 300).sum();
     assert!(taken >= 999, "{taken}");
 }
 
@@ -313,11 +256,7 @@ async fn batch_whose_events_are_all_refused_does_not_stop_the_others() {
     let (url, _) = serve(|request| match request.number() {
         1 => {
             let errors = r#"[{"index":0,"code":"missing_field","detail":"no","pointer":"/0"}]"#;
-            Some((
-                422,
-                "",
-                format!(r#"{{"status":422,"code":"invalid_batch","detail":"all","errors":{errors}}}"#),
-            ))
+            Some((422, "", format!(r#"{{"status":422,"code":"invalid_batch","detail":"all","errors":{errors}}}"#)))
         }
         _ => committed(request),
     });
@@ -351,16 +290,9 @@ async fn packed_files_are_read_as_they_are_unpacked_and_a_cut_one_is_an_error() 
 
 #[tokio::test]
 async fn wrong_arguments_are_told_before_anything_is_sent() {
-    let error = run(args(Path::new("events.txt"), "http://localhost:1"))
-        .await
-        .unwrap_err();
+    let error = run(args(Path::new("events.txt"), "http://localhost:1")).await.unwrap_err();
     assert!(error.is::<crate::settings::SettingError>(), "{error:#}");
-    let error = run(args(Path::new("/nowhere/events.csv"), "http://localhost:1"))
-        .await
-        .unwrap_err();
-    assert!(
-        format!("{error:#}").starts_with("open /nowhere/events.csv: "),
-        "{error:#}"
-    );
+    let error = run(args(Path::new("/nowhere/events.csv"), "http://localhost:1")).await.unwrap_err();
+    assert!(format!("{error:#}").starts_with("open /nowhere/events.csv: "), "{error:#}");
     assert!(!error.is::<crate::settings::SettingError>());
 }

@@ -126,9 +126,7 @@ pub enum Refusal {
 pub fn parse(request: &Request<'_>) -> Result<Parsed, Refusal> {
     check_ids(request.batch_ids)?;
     if request.body.starts_with("\u{feff}".as_bytes()) {
-        return Err(Refusal::MalformedJson {
-            detail: "the body starts with a byte-order mark".to_owned(),
-        });
+        return Err(Refusal::MalformedJson { detail: "the body starts with a byte-order mark".to_owned() });
     }
     match request.format {
         Format::Json => envelope::parse(request),
@@ -145,9 +143,9 @@ fn check_ids<'i>(ids: impl IntoIterator<Item = &'i String>) -> Result<Option<&'i
     };
     match ids.find(|other| *other != id) {
         None => Ok(Some(id)),
-        Some(other) => Err(Refusal::BatchIdMismatch {
-            detail: format!("the batch was given two ids, {id:?} and {other:?}"),
-        }),
+        Some(other) => {
+            Err(Refusal::BatchIdMismatch { detail: format!("the batch was given two ids, {id:?} and {other:?}") })
+        }
     }
 }
 
@@ -159,9 +157,7 @@ fn utf8(body: &[u8]) -> Result<&str, Refusal> {
 
 fn malformed(text: &str, why: scan::Malformed) -> Refusal {
     let (line, column) = rejection::line_and_column(text, why.at);
-    Refusal::MalformedJson {
-        detail: format!("the body is not JSON at line {line}, column {column}: {}", why.what),
-    }
+    Refusal::MalformedJson { detail: format!("the body is not JSON at line {line}, column {column}: {}", why.what) }
 }
 
 #[cfg(test)]

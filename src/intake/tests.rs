@@ -59,12 +59,7 @@ impl Door {
         .unwrap();
         let books = metrics.books.clone();
         let intake = Intake::new(&config.intake, None, Arc::clone(&queue), Arc::new(status), books, clock);
-        Self {
-            intake,
-            metrics,
-            queue,
-            _folder: folder,
-        }
+        Self { intake, metrics, queue, _folder: folder }
     }
 
     async fn send(&self, events: &str, atomic: bool) -> Result<Taken, TakeError> {

@@ -44,17 +44,11 @@ pub trait Metric: Clone {
 }
 
 fn opts(name: &str, help: &str, labels: &[(&'static str, &'static str)]) -> Opts {
-    labels
-        .iter()
-        .fold(Opts::new(name, help.trim()), |opts, (label, value)| {
-            opts.const_label(*label, *value)
-        })
+    labels.iter().fold(Opts::new(name, help.trim()), |opts, (label, value)| opts.const_label(*label, *value))
 }
 
 fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("each metric is registered once");
+    registry.register(Box::new(metric.clone())).expect("each metric is registered once");
     metric
 }
 
@@ -110,12 +104,7 @@ impl<L: Label, M: Metric> Metric for Family<L, M> {
         _labels: &[(&'static str, &'static str)],
         buckets: &[f64],
     ) -> Self {
-        let metrics = L::all()
-            .into_iter()
-            .map(|value| M::register(registry, name, help, &value.labels(), buckets));
-        Self {
-            metrics: metrics.collect(),
-            label: PhantomData,
-        }
+        let metrics = L::all().into_iter().map(|value| M::register(registry, name, help, &value.labels(), buckets));
+        Self { metrics: metrics.collect(), label: PhantomData }
     }
 }

@@ -69,11 +69,7 @@ async fn begin(connection: &mut Connection, lock_millis: u32) -> Result<Transact
 async fn try_ensure(connection: &mut Connection, month: Month, pruned: Pruned) -> Result<Ensured, LeafError> {
     let transaction = begin(connection, MAKE_LOCK_MILLIS).await?;
     let leaf = month.leaf();
-    if transaction
-        .query(&leaves::unsound_query(), &[&vec![&leaf]])
-        .await?
-        .is_empty()
-    {
+    if transaction.query(&leaves::unsound_query(), &[&vec![&leaf]]).await?.is_empty() {
         return Ok(Ensured::Existed);
     }
     let before = leaves::state(&transaction).await?.pruned_before;
@@ -82,11 +78,7 @@ async fn try_ensure(connection: &mut Connection, month: Month, pruned: Pruned) -
     }
     let found = "SELECT c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
                  FROM pg_class c WHERE c.oid = to_regclass($1)";
-    match transaction
-        .query_opt(found, &[&leaf])
-        .await?
-        .map(|row| row.get::<_, bool>(0))
-    {
+    match transaction.query_opt(found, &[&leaf]).await?.map(|row| row.get::<_, bool>(0)) {
         Some(is_loose_table) => {
             if !is_loose_table || holds_rows(&transaction, &leaf).await? {
                 return Err(LeafError::InTheWay { leaf });
@@ -116,12 +108,8 @@ async fn try_ensure(connection: &mut Connection, month: Month, pruned: Pruned) -
 }
 
 async fn holds_rows(transaction: &Transaction<'_>, leaf: &str) -> Result<bool, tokio_postgres::Error> {
-    transaction
-        .batch_execute(&format!("LOCK TABLE \"{leaf}\" IN ACCESS EXCLUSIVE MODE"))
-        .await?;
-    let row = transaction
-        .query_one(&format!("SELECT EXISTS (SELECT FROM \"{leaf}\")"), &[])
-        .await?;
+    transaction.batch_execute(&format!("LOCK TABLE \"{leaf}\" IN ACCESS EXCLUSIVE MODE")).await?;
+    let row = transaction.query_one(&format!("SELECT EXISTS (SELECT FROM \"{leaf}\")"), &[]).await?;
     row.try_get(0)
 }
 

@@ -163,9 +163,7 @@ fn month_of(name: &str) -> Option<Month> {
 
 /// Returns the months that have an attached leaf, ascending.
 pub fn months(leaves: &[Leaf]) -> Vec<Month> {
-    let attached = leaves
-        .iter()
-        .filter(|leaf| matches!(leaf.state, LeafState::Attached | LeafState::Unsound));
+    let attached = leaves.iter().filter(|leaf| matches!(leaf.state, LeafState::Attached | LeafState::Unsound));
     let mut months: Vec<_> = attached.filter_map(|leaf| leaf.month).collect();
     months.sort_unstable();
     months
@@ -180,13 +178,7 @@ mod tests {
         let month: Month = "2024-02".parse().unwrap();
         assert_eq!(month_of(&month.leaf()), Some(month));
         assert_eq!(month_of("events_2024_02_pruned"), Some(month));
-        for other in [
-            "events",
-            "events_2024",
-            "events_2024_13",
-            "events_key",
-            "orders_2024_02",
-        ] {
+        for other in ["events", "events_2024", "events_2024_13", "events_key", "orders_2024_02"] {
             assert_eq!(month_of(other), None, "{other}");
         }
     }

@@ -67,16 +67,8 @@ pub async fn maintain(database: &Database, maintenance: &Maintenance) -> Result<
     let mut connection = database.side().await?;
     let now = maintenance.clock.now();
     let existing = leaves::leaves(connection.client()).await?;
-    let plan = plan::plan(
-        now,
-        maintenance.ahead,
-        maintenance.retention,
-        &leaves::months(&existing),
-    );
-    let mut report = MaintenanceReport {
-        dry_run: maintenance.dry_run,
-        ..MaintenanceReport::default()
-    };
+    let plan = plan::plan(now, maintenance.ahead, maintenance.retention, &leaves::months(&existing));
+    let mut report = MaintenanceReport { dry_run: maintenance.dry_run, ..MaintenanceReport::default() };
     for month in plan.make {
         if maintenance.dry_run {
             report.created.push(month.to_string());
@@ -92,9 +84,7 @@ pub async fn maintain(database: &Database, maintenance: &Maintenance) -> Result<
     if !maintenance.dry_run {
         report.ledger_rows_pruned = prune_ledger(&connection, maintenance.ledger_retention_days).await?;
         if report.is_success() {
-            connection
-                .execute("UPDATE partition_state SET maintained_at = now()", &[])
-                .await?;
+            connection.execute("UPDATE partition_state SET maintained_at = now()", &[]).await?;
         }
     }
     connection.release();
@@ -114,10 +104,7 @@ pub async fn cleanup(
     clock: Clock,
 ) -> Result<MaintenanceReport, db::Error> {
     let now = clock.now();
-    let mut report = MaintenanceReport {
-        dry_run,
-        ..MaintenanceReport::default()
-    };
+    let mut report = MaintenanceReport { dry_run, ..MaintenanceReport::default() };
     if let Some(kept) = retention.filter(|kept| older_than.oldest_kept(now) > kept.oldest_kept(now)) {
         let line = format!("{older_than} is shorter than PARTITION_RETENTION, {kept}: nothing is dropped");
         report.failed.push(line);
@@ -138,10 +125,8 @@ async fn prune(
     report: &mut MaintenanceReport,
 ) -> Result<(), db::Error> {
     // What an earlier run took off and did not come to drop.
-    let left_over = leaves::leaves(connection.client())
-        .await?
-        .into_iter()
-        .filter(|leaf| leaf.state == LeafState::Pruned);
+    let left_over =
+        leaves::leaves(connection.client()).await?.into_iter().filter(|leaf| leaf.state == LeafState::Pruned);
     let dry_run = report.dry_run;
     for leaf in left_over.filter(|_| !dry_run) {
         if let Err(error) = ddl::drop_pruned(connection, &leaf.name).await {
@@ -151,10 +136,7 @@ async fn prune(
     if months.is_empty() {
         return Ok(());
     }
-    let theirs: jiff::Timestamp = connection
-        .query_one("SELECT clock_timestamp()", &[])
-        .await?
-        .try_get(0)?;
+    let theirs: jiff::Timestamp = connection.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?;
     let (ours, theirs) = (clock.now(), Timestamp::from(theirs));
     let skew = ours.since(theirs).max(theirs.since(ours));
     if skew > MAX_CLOCK_SKEW {

@@ -35,9 +35,7 @@ pub fn beyond(now: Timestamp, retention: Retention, existing: &[Month]) -> Vec<M
 /// Returns how many months after the current one have a leaf, up to the first that has none.
 pub fn months_ahead(now: Timestamp, existing: &[Month]) -> u32 {
     let current = now.month();
-    (1..)
-        .take_while(|months| existing.contains(&current.plus(*months)))
-        .count() as u32
+    (1..).take_while(|months| existing.contains(&current.plus(*months))).count() as u32
 }
 
 #[cfg(test)]
@@ -47,10 +45,7 @@ mod tests {
     use super::*;
 
     fn retention() -> impl Strategy<Value = Retention> {
-        prop_oneof![
-            (1u32..100).prop_map(Retention::Months),
-            (1u32..4000).prop_map(Retention::Days)
-        ]
+        prop_oneof![(1u32..100).prop_map(Retention::Months), (1u32..4000).prop_map(Retention::Days)]
     }
 
     proptest! {

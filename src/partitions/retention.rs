@@ -35,10 +35,7 @@ impl FromStr for Retention {
     fn from_str(text: &str) -> Result<Self, SettingError> {
         let parse = || {
             let unit = text.find(|c: char| !c.is_ascii_digit())?;
-            let number: u32 = text[..unit]
-                .parse()
-                .ok()
-                .filter(|number| (1..=100_000).contains(number))?;
+            let number: u32 = text[..unit].parse().ok().filter(|number| (1..=100_000).contains(number))?;
             match &text[unit..] {
                 "month" | "months" => Some(Self::Months(number)),
                 "year" | "years" => number.checked_mul(12).map(Self::Months),
@@ -74,17 +71,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Retention>().unwrap(), retention);
         }
-        for text in [
-            "",
-            "12",
-            "months",
-            "0months",
-            "0days",
-            "-1days",
-            "3 months",
-            "1.5years",
-            "9999999999days",
-        ] {
+        for text in ["", "12", "months", "0months", "0days", "-1days", "3 months", "1.5years", "9999999999days"] {
             assert!(text.parse::<Retention>().is_err(), "{text}");
         }
     }

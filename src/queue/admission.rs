@@ -66,16 +66,9 @@ impl Admission {
         if self.closed[class(band)] {
             return Err(Refused::Full);
         }
-        let held = self
-            .numbers
-            .get(name)
-            .map_or(0, |number| self.accounts[usize::from(*number)].bytes[class(band)]);
+        let held = self.numbers.get(name).map_or(0, |number| self.accounts[usize::from(*number)].bytes[class(band)]);
         // Whoever holds nothing may send one batch of any size.
-        if held > 0 && held + bytes > limit / 2 {
-            Err(Refused::CallerHoldsHalf)
-        } else {
-            Ok(())
-        }
+        if held > 0 && held + bytes > limit / 2 { Err(Refused::CallerHoldsHalf) } else { Ok(()) }
     }
 
     /// Charges a batch to its caller's account; returns the account's number.
@@ -94,18 +87,11 @@ impl Admission {
         if self.accounts.is_empty() {
             self.accounts.push(Account::default());
         }
-        let number = self
-            .free
-            .pop()
-            .or_else(|| u16::try_from(self.accounts.len()).ok())
-            .unwrap_or(SHARED);
+        let number = self.free.pop().or_else(|| u16::try_from(self.accounts.len()).ok()).unwrap_or(SHARED);
         if number == SHARED {
             return SHARED;
         }
-        let account = Account {
-            name: name.to_owned(),
-            ..Account::default()
-        };
+        let account = Account { name: name.to_owned(), ..Account::default() };
         match self.accounts.get_mut(usize::from(number)) {
             Some(place) => *place = account,
             None => self.accounts.push(account),
@@ -149,11 +135,7 @@ mod tests {
         ] {
             admission.update(fill);
             let is_open = |band| admission.check("a", band, 1, LIMIT).is_ok();
-            assert_eq!(
-                (is_open(Band::Low), is_open(Band::Normal), is_open(Band::High)),
-                (low, low, high),
-                "{fill}"
-            );
+            assert_eq!((is_open(Band::Low), is_open(Band::Normal), is_open(Band::High)), (low, low, high), "{fill}");
         }
     }
 
@@ -161,20 +143,9 @@ mod tests {
     fn one_caller_holds_at_most_half() {
         let mut admission = Admission::default();
         let a = admission.charge("a", Band::Low, 400);
-        assert_eq!(
-            admission.check("a", Band::Normal, 101, LIMIT),
-            Err(Refused::CallerHoldsHalf)
-        );
-        assert_eq!(
-            admission.check("a", Band::High, 101, LIMIT),
-            Ok(()),
-            "its urgent batches are counted apart"
-        );
-        assert_eq!(
-            admission.check("b", Band::Low, 900, LIMIT),
-            Ok(()),
-            "a first batch may be of any size"
-        );
+        assert_eq!(admission.check("a", Band::Normal, 101, LIMIT), Err(Refused::CallerHoldsHalf));
+        assert_eq!(admission.check("a", Band::High, 101, LIMIT), Ok(()), "its urgent batches are counted apart");
+        assert_eq!(admission.check("b", Band::Low, 900, LIMIT), Ok(()), "a first batch may be of any size");
         admission.discharge(a, Band::Low, 400);
         assert_eq!(admission.check("a", Band::Normal, 500, LIMIT), Ok(()));
     }

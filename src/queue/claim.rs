@@ -59,11 +59,7 @@ impl Queue {
     /// Reads the rows of claimed batches. Blocks. Those of a month in trouble are parked instead, and `None` is
     /// returned when no other is left.
     pub fn load(&self, claim: Claim) -> Option<Loaded> {
-        let mut loaded = Loaded {
-            probe: claim.probe,
-            entries: Vec::new(),
-            batches: Vec::new(),
-        };
+        let mut loaded = Loaded { probe: claim.probe, entries: Vec::new(), batches: Vec::new() };
         for (priority, entry) in claim.entries {
             let Some((head, rows)) = self.read(entry.position) else {
                 tracing::error!(
@@ -125,16 +121,12 @@ impl Queue {
             (None, Some(retry_at)) => {
                 let half = entries.split_off(entries.len() / 2);
                 let halves = [entries, half].into_iter().filter(|half| !half.is_empty());
-                state
-                    .resting
-                    .extend(halves.map(|entries| Resting { entries, retry_at }));
+                state.resting.extend(halves.map(|entries| Resting { entries, retry_at }));
             }
-            (Some(month), _) => entries
-                .into_iter()
-                .for_each(|(priority, entry)| state.park_entry(month, priority, entry)),
-            (None, None) => entries
-                .into_iter()
-                .for_each(|(priority, entry)| state.schedule.push(priority, entry)),
+            (Some(month), _) => {
+                entries.into_iter().for_each(|(priority, entry)| state.park_entry(month, priority, entry))
+            }
+            (None, None) => entries.into_iter().for_each(|(priority, entry)| state.schedule.push(priority, entry)),
         }
         drop(state);
         self.end_probe(loaded.probe);

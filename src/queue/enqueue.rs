@@ -67,13 +67,9 @@ impl Queue {
     fn admit_to(&self, state: &mut State, account: &str, priority: Priority, bytes: u64) -> Result<(), EnqueueError> {
         let fill = self.fill(state);
         let is_closed = state.admission.update(fill);
-        self.health
-            .queue_full
-            .store(is_closed, std::sync::atomic::Ordering::Relaxed);
+        self.health.queue_full.store(is_closed, std::sync::atomic::Ordering::Relaxed);
         self.metrics.queue_fill_ratio.set(fill.min(1.0));
-        let checked = state
-            .admission
-            .check(account, priority.band(), bytes, self.journal.limit_bytes());
+        let checked = state.admission.check(account, priority.band(), bytes, self.journal.limit_bytes());
         checked.map_err(|refused| {
             tracing::debug!(?refused, priority = priority.get(), "refused a batch");
             EnqueueError::Full
@@ -96,10 +92,7 @@ impl Queue {
         let head = Arc::new(batch.head);
         let (is_repeat, mut outcome) = match self.begin(&head, batch.rows, account, on_durable)? {
             Begun::Known(known) => {
-                return Ok(Enqueued {
-                    known: *known,
-                    is_repeat: true,
-                });
+                return Ok(Enqueued { known: *known, is_repeat: true });
             }
             Begun::Joined(outcome) => (true, outcome),
             Begun::Appending(outcome) => (false, outcome),
@@ -108,14 +101,9 @@ impl Queue {
         let result = outcome
             .wait_for(Option::is_some)
             .await
-            .map_or(Err(EnqueueError::OutcomeUnknown), |outcome| {
-                outcome.unwrap_or(Err(EnqueueError::OutcomeUnknown))
-            });
+            .map_or(Err(EnqueueError::OutcomeUnknown), |outcome| outcome.unwrap_or(Err(EnqueueError::OutcomeUnknown)));
         result?;
-        let known = is_repeat
-            .then(|| self.find(&head.key))
-            .flatten()
-            .unwrap_or_else(|| pending(&head, None));
+        let known = is_repeat.then(|| self.find(&head.key)).flatten().unwrap_or_else(|| pending(&head, None));
         Ok(Enqueued { known, is_repeat })
     }
 
@@ -127,16 +115,9 @@ impl Queue {
         on_durable: impl FnOnce(&BatchHead) + Send + 'static,
     ) -> Result<Begun, EnqueueError> {
         let same = |content_hash| {
-            if content_hash == head.content_hash {
-                Ok(())
-            } else {
-                Err(EnqueueError::Reused)
-            }
+            if content_hash == head.content_hash { Ok(()) } else { Err(EnqueueError::Reused) }
         };
-        let record = Record {
-            head: head.encode(),
-            rows,
-        };
+        let record = Record { head: head.encode(), rows };
         let bytes = (record.head.len() + record.rows.len()) as u64;
         let band = head.priority.band();
         let (sender, receiver) = watch::channel(None);
@@ -151,15 +132,10 @@ impl Queue {
             return Err(EnqueueError::Full);
         }
         self.admit_to(&mut state, account, head.priority, bytes)?;
-        let mut entry = state
-            .schedule
-            .entry(Position::from_raw(0), head.accepted_at, head.accepted, bytes, 0);
+        let mut entry = state.schedule.entry(Position::from_raw(0), head.accepted_at, head.accepted, bytes, 0);
         entry.account = state.admission.charge(account, band, entry.bytes());
         state.unsynced_bytes += entry.bytes();
-        let unsynced = Unsynced {
-            content_hash: head.content_hash,
-            outcome: receiver.clone(),
-        };
+        let unsynced = Unsynced { content_hash: head.content_hash, outcome: receiver.clone() };
         state.unsynced.insert(head.key.clone(), unsynced);
         drop(state);
 
@@ -265,10 +241,7 @@ impl Queue {
     fn is_copy(&self, head: &BatchHead, position: Position) -> bool {
         let state = self.lock();
         let mut others = state.index.candidates(&head.key).filter(|other| *other != position);
-        others.any(|other| {
-            self.head(other)
-                .is_some_and(|known| known.key == head.key && known.batch == head.batch)
-        })
+        others.any(|other| self.head(other).is_some_and(|known| known.key == head.key && known.batch == head.batch))
     }
 
     fn note_replayed(&self, head: &BatchHead, position: Position, size: u64) -> Entry {
@@ -278,14 +251,8 @@ impl Queue {
         entry.account = state.admission.charge(&head.key.caller, band, entry.bytes());
         state.index.insert(&head.key, position);
         drop(state);
-        self.books
-            .events_accepted_total
-            .get(Source::Replay)
-            .inc_by(head.accepted.into());
-        self.books
-            .events_received_total
-            .get(Source::Replay)
-            .inc_by(head.accepted.into());
+        self.books.events_accepted_total.get(Source::Replay).inc_by(head.accepted.into());
+        self.books.events_received_total.get(Source::Replay).inc_by(head.accepted.into());
         self.count_in(band, head.accepted, entry.bytes());
         entry
     }

@@ -45,17 +45,13 @@ impl Index {
     /// Notes where a batch lies.
     pub fn insert(&mut self, key: &BatchKey, position: Position) {
         let hash = self.hash(key);
-        self.table
-            .insert_unique(spread(hash), Slot { hash, position }, |slot| spread(slot.hash));
+        self.table.insert_unique(spread(hash), Slot { hash, position }, |slot| spread(slot.hash));
     }
 
     /// Returns where batches lie that may bear this key: nearly always none or the one.
     pub fn candidates(&self, key: &BatchKey) -> impl Iterator<Item = Position> {
         let hash = self.hash(key);
-        self.table
-            .iter_hash(spread(hash))
-            .filter(move |slot| slot.hash == hash)
-            .map(|slot| slot.position)
+        self.table.iter_hash(spread(hash)).filter(move |slot| slot.hash == hash).map(|slot| slot.position)
     }
 
     /// Forgets a batch. Returns whether it was known.
@@ -84,30 +80,15 @@ mod tests {
 
     #[test]
     fn batch_is_found_until_it_is_removed() {
-        let key = |number: u32| BatchKey {
-            caller: String::new(),
-            batch_id: number.to_string(),
-        };
+        let key = |number: u32| BatchKey { caller: String::new(), batch_id: number.to_string() };
         let mut index = Index::default();
         (0..1000).for_each(|number| index.insert(&key(number), Position::from_raw(number)));
         assert!(index.relocate(&key(7), Position::from_raw(7), Position::from_raw(7000)));
-        assert!(
-            index
-                .candidates(&key(7))
-                .any(|position| position == Position::from_raw(7000))
-        );
+        assert!(index.candidates(&key(7)).any(|position| position == Position::from_raw(7000)));
         assert!(index.remove(&key(7), Position::from_raw(7000)));
         assert!(!index.remove(&key(7), Position::from_raw(7000)));
-        assert!(
-            !index
-                .candidates(&key(7))
-                .any(|position| position == Position::from_raw(7000))
-        );
-        assert!(
-            (0..1000)
-                .filter(|n| *n != 7)
-                .all(|n| index.candidates(&key(n)).any(|p| p == Position::from_raw(n)))
-        );
+        assert!(!index.candidates(&key(7)).any(|position| position == Position::from_raw(7000)));
+        assert!((0..1000).filter(|n| *n != 7).all(|n| index.candidates(&key(n)).any(|p| p == Position::from_raw(n))));
         assert_eq!(index.len(), 999);
     }
 }

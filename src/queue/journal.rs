@@ -152,11 +152,8 @@ impl Journal {
         };
         let thread = thread::Builder::new().name("journal".into()).spawn(run);
         let thread = thread.map_err(|source| OpenError::Io { path: dir, source })?;
-        let handle = Handle {
-            store: started.store,
-            commands: Mutex::new(Some(commands)),
-            thread: Mutex::new(Some(thread)),
-        };
+        let handle =
+            Handle { store: started.store, commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) };
         Ok((Self(Arc::new(handle)), started.replay))
     }
 
@@ -168,11 +165,8 @@ impl Journal {
 
     /// Hands a record to the writer. `done` runs on its thread after the fdatasync, in the order of the appends.
     pub fn append(&self, record: Record, done: Done) {
-        let pending = Pending {
-            body_crc: record::body_crc(&record.head, &record.rows),
-            record,
-            answer: Answer::new(done),
-        };
+        let pending =
+            Pending { body_crc: record::body_crc(&record.head, &record.rows), record, answer: Answer::new(done) };
         self.0.tell(Command::Append(pending));
     }
 

@@ -40,10 +40,7 @@ impl Queue {
             state.note_claimed(&entries);
             return Some(Claim { probe: None, entries });
         }
-        let (&month, parked) = state
-            .parked
-            .iter_mut()
-            .find(|(_, month)| !month.is_probed && month.retry_at <= now)?;
+        let (&month, parked) = state.parked.iter_mut().find(|(_, month)| !month.is_probed && month.retry_at <= now)?;
         let entries = parked.waiting.take(room, now);
         parked.is_probed = true;
         if entries.is_empty() {
@@ -51,10 +48,7 @@ impl Queue {
             return None;
         }
         state.note_claimed(&entries);
-        Some(Claim {
-            probe: Some(month),
-            entries,
-        })
+        Some(Claim { probe: Some(month), entries })
     }
 
     /// Returns when the next parked month, or what rests, is due to be tried.
@@ -101,10 +95,7 @@ impl State {
         if self.parked.is_empty() {
             return None;
         }
-        head.months
-            .iter()
-            .copied()
-            .find(|month| Some(*month) != probe && self.parked.contains_key(month))
+        head.months.iter().copied().find(|month| Some(*month) != probe && self.parked.contains_key(month))
     }
 
     /// Puts a batch to those of a parked month.

@@ -15,10 +15,7 @@ impl Queue {
         let aside = state.parked.values().map(|month| &month.waiting).chain([&state.held]);
         let waiting: Vec<_> = aside.chain([&state.schedule]).collect();
         for band in Band::ALL {
-            let in_hand = state
-                .tried
-                .values()
-                .filter(|tried| tried.in_hand && tried.priority.band() == *band);
+            let in_hand = state.tried.values().filter(|tried| tried.in_hand && tried.priority.band() == *band);
             let resting = state.resting.iter().flat_map(|resting| &resting.entries);
             let resting = resting.filter(|(priority, _)| priority.band() == *band);
             let oldest = in_hand

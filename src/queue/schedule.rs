@@ -60,10 +60,7 @@ impl Room {
     }
 
     fn part(self, divisor: u32) -> Self {
-        Self {
-            events: self.events / divisor,
-            bytes: self.bytes / u64::from(divisor),
-        }
+        Self { events: self.events / divisor, bytes: self.bytes / u64::from(divisor) }
     }
 }
 
@@ -86,25 +83,12 @@ pub struct Schedule {
 impl Schedule {
     /// Returns an empty schedule; `now` is when the process started.
     pub fn new(timeout: Duration, now: Timestamp) -> Self {
-        Self {
-            queues: Default::default(),
-            timeout,
-            zero: now.minus(PAST),
-            events: 0,
-            low_credit: 0,
-            head_credit: 0,
-        }
+        Self { queues: Default::default(), timeout, zero: now.minus(PAST), events: 0, low_credit: 0, head_credit: 0 }
     }
 
     /// Returns an empty schedule that counts time as this one does.
     pub fn beside(&self) -> Self {
-        Self {
-            queues: Default::default(),
-            events: 0,
-            low_credit: 0,
-            head_credit: 0,
-            ..*self
-        }
+        Self { queues: Default::default(), events: 0, low_credit: 0, head_credit: 0, ..*self }
     }
 
     /// Returns the entry of a batch.
@@ -186,12 +170,7 @@ impl Schedule {
 
     fn most_urgent(&self, admits: impl Fn(usize) -> bool) -> Option<(usize, Timestamp)> {
         // Of equal deadlines the higher priority goes first.
-        let heads = self
-            .queues
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(priority, _)| admits(*priority));
+        let heads = self.queues.iter().enumerate().rev().filter(|(priority, _)| admits(*priority));
         let deadlines = heads.filter_map(|(priority, queue)| Some((priority, self.deadline(priority, queue.front()?))));
         deadlines.min_by_key(|(_, deadline)| *deadline)
     }
@@ -204,36 +183,19 @@ impl Schedule {
         let mut taken = Vec::new();
         let is_overdue = self.next_deadline().is_some_and(|deadline| deadline < now);
         if is_overdue {
-            let head = self
-                .most_urgent(|_| true)
-                .and_then(|(queue, _)| self.queues[queue].front());
+            let head = self.most_urgent(|_| true).and_then(|(queue, _)| self.queues[queue].front());
             if head.is_some_and(|head| u32::from(head.events) <= self.head_credit) {
                 let none = Room { events: 0, bytes: 0 };
                 self.take_from(|_| true, none, &mut room, &mut taken, true);
             }
             let high = room.part(2);
             let first = taken.is_empty();
-            self.take_from(
-                |priority| band_of(priority) == Band::High,
-                high,
-                &mut room,
-                &mut taken,
-                first,
-            );
+            self.take_from(|priority| band_of(priority) == Band::High, high, &mut room, &mut taken, first);
             let tenth = room.part(10);
             self.low_credit = self.low_credit.saturating_add(tenth.events.max(1));
-            let low = Room {
-                events: self.low_credit,
-                bytes: u64::MAX,
-            };
+            let low = Room { events: self.low_credit, bytes: u64::MAX };
             let before = room.events;
-            self.take_from(
-                |priority| band_of(priority) == Band::Low,
-                low,
-                &mut room,
-                &mut taken,
-                false,
-            );
+            self.take_from(|priority| band_of(priority) == Band::Low, low, &mut room, &mut taken, false);
             self.low_credit = self.low_credit.saturating_sub(before - room.events);
             if self.oldest(Band::Low).is_none() {
                 self.low_credit = 0;
@@ -263,10 +225,7 @@ impl Schedule {
     ) {
         while let Some((priority, _)) = self.most_urgent(&admits) {
             let queue = &mut self.queues[priority];
-            let Some(entry) = queue
-                .front()
-                .filter(|entry| first || share.holds(entry) && room.holds(entry))
-                .copied()
+            let Some(entry) = queue.front().filter(|entry| first || share.holds(entry) && room.holds(entry)).copied()
             else {
                 return;
             };

@@ -37,9 +37,7 @@ impl Memory {
     pub(super) fn new(ttl: Duration) -> Self {
         let finals = Finals::new(ttl, MAX_RECORDS);
         let waiting = HashMap::new();
-        Self {
-            inner: Mutex::new(Inner { finals, waiting }),
-        }
+        Self { inner: Mutex::new(Inner { finals, waiting }) }
     }
 
     /// Returns a batch that became final here.
@@ -62,16 +60,9 @@ impl Memory {
     /// Registers one who waits. What becomes final from now on wakes it.
     pub(super) fn register(self: &Arc<Self>, key: &BatchKey) -> Waiter {
         let mut inner = self.lock();
-        let sender = inner
-            .waiting
-            .entry(key.clone())
-            .or_insert_with(|| watch::Sender::new(None));
+        let sender = inner.waiting.entry(key.clone()).or_insert_with(|| watch::Sender::new(None));
         let receiver = Some(sender.subscribe());
-        Waiter {
-            memory: Arc::clone(self),
-            key: key.clone(),
-            receiver,
-        }
+        Waiter { memory: Arc::clone(self), key: key.clone(), receiver }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -105,11 +96,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         self.receiver = None;
         let mut inner = self.memory.lock();
-        if inner
-            .waiting
-            .get(&self.key)
-            .is_some_and(|sender| sender.receiver_count() == 0)
-        {
+        if inner.waiting.get(&self.key).is_some_and(|sender| sender.receiver_count() == 0) {
             inner.waiting.remove(&self.key);
         }
     }
@@ -142,13 +129,7 @@ fn hash_key(key: &BatchKey) -> KeyHash {
 
 impl Finals {
     fn new(ttl: Duration, max_records: usize) -> Self {
-        Self {
-            ttl,
-            max_records,
-            records: VecDeque::new(),
-            dropped: 0,
-            index: HashMap::new(),
-        }
+        Self { ttl, max_records, records: VecDeque::new(), dropped: 0, index: HashMap::new() }
     }
 
     fn find(&self, key: &BatchKey, now: Instant) -> Option<KnownBatch> {
@@ -163,19 +144,12 @@ impl Finals {
         let Some(record) = Record::new(hash, known, now) else {
             return;
         };
-        while self
-            .records
-            .front()
-            .is_some_and(|oldest| oldest.noted_at + self.ttl <= now)
-        {
+        while self.records.front().is_some_and(|oldest| oldest.noted_at + self.ttl <= now) {
             self.drop_oldest();
         }
         if let Some(number) = self.index.get(&hash) {
             let kept = &mut self.records[(number - self.dropped) as usize];
-            *kept = Record {
-                noted_at: kept.noted_at,
-                ..record
-            };
+            *kept = Record { noted_at: kept.noted_at, ..record };
             return;
         }
         while self.records.len() >= self.max_records {

@@ -83,20 +83,12 @@ impl Redis {
         let (teller, link) = watch::channel(Link::default());
         let keeper = keeper::Keeper::new(client, names.clone(), final_ttl, Arc::clone(&outbox), teller, signs);
         tasks.spawn("redis", keeper.run(tasks.stop_token().clone()));
-        Self {
-            names,
-            link,
-            outbox,
-            slow_until: Mutex::new(None),
-        }
+        Self { names, link, outbox, slow_until: Mutex::new(None) }
     }
 
     /// Hands in what a batch's status is now: accepted, or final. Never waits.
     pub(super) fn note(&self, key: &BatchKey, known: KnownBatch) {
-        self.outbox.push(Note {
-            key: key.clone(),
-            known,
-        });
+        self.outbox.push(Note { key: key.clone(), known });
     }
 
     /// Returns what Redis knows of a batch; nothing when it does not answer within `limit`.

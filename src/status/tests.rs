@@ -65,9 +65,7 @@ fn completed() -> KnownBatch {
 }
 
 fn status(found: Result<Option<KnownBatch>, LedgerUnavailable>) -> Result<Option<BatchStatus>, &'static str> {
-    found
-        .map(|known| known.map(|known| known.report.status))
-        .map_err(|_| "unavailable")
+    found.map(|known| known.map(|known| known.report.status)).map_err(|_| "unavailable")
 }
 
 #[tokio::test]
@@ -79,17 +77,9 @@ async fn status_comes_from_who_knows_most() {
     assert_eq!(status(board.find(&key).await), Ok(None));
     set(&around.pending, Some(accepted()));
     set(&around.ledger, None);
-    assert_eq!(
-        status(board.find(&key).await),
-        Ok(Some(BatchStatus::Accepted)),
-        "the ledger is not needed"
-    );
+    assert_eq!(status(board.find(&key).await), Ok(Some(BatchStatus::Accepted)), "the ledger is not needed");
     board.note_final(&key, &completed());
-    assert_eq!(
-        status(board.find(&key).await),
-        Ok(Some(BatchStatus::Completed)),
-        "what is final wins"
-    );
+    assert_eq!(status(board.find(&key).await), Ok(Some(BatchStatus::Completed)), "what is final wins");
     set(&around.pending, None);
     assert_eq!(status(board.find(&key).await), Ok(Some(BatchStatus::Completed)));
 }
@@ -175,12 +165,7 @@ async fn drain_ends_the_wait_with_the_status_of_now() {
 
 #[test]
 fn wrong_redis_url_is_refused_without_telling_it() {
-    for url in [
-        "localhost:6379",
-        "http://:secret@host",
-        "redis://:secret@host:port",
-        "rediss://:secret@host",
-    ] {
+    for url in ["localhost:6379", "http://:secret@host", "redis://:secret@host:port", "rediss://:secret@host"] {
         let error = config(&["--redis-url", url]).check().unwrap_err().to_string();
         assert!(error.starts_with("REDIS_URL ") && !error.contains("secret"), "{error}");
     }

@@ -23,9 +23,7 @@ pub(super) struct JsonLines {
 
 impl JsonLines {
     pub(super) fn new(instance: &str) -> Self {
-        Self {
-            instance: instance.into(),
-        }
+        Self { instance: instance.into() }
     }
 }
 
@@ -45,14 +43,9 @@ where
         event.record(&mut Members(&mut line));
         for span in ctx.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
-            let fields = extensions
-                .get::<FormattedFields<N>>()
-                .map_or("", |fields| fields.as_str());
+            let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.as_str());
             // The fields of a span are an object; its members become ours.
-            let members = fields
-                .strip_prefix('{')
-                .and_then(|rest| rest.strip_suffix('}'))
-                .unwrap_or_default();
+            let members = fields.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
             if !members.is_empty() {
                 line.push(',');
                 line.push_str(members);
@@ -141,10 +134,7 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         let mut line: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
         let timestamp = line.remove("timestamp").unwrap();
-        assert!(
-            timestamp.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(),
-            "{timestamp}"
-        );
+        assert!(timestamp.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{timestamp}");
         let expected = serde_json::json!({
             "level": "INFO", "target": module_path!(), "instance": "replica \"1\"", "message": "committed flush",
             "flush.id": "f", "flush.events": 3, "ratio": 0.5, "ok": true, "error": "a\nb", "request.id": "abc",

@@ -18,12 +18,7 @@ use crate::harness::{
 };
 
 fn ids<'a>(events: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
-    events
-        .into_iter()
-        .map(id)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect()
+    events.into_iter().map(id).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[tokio::test]
@@ -41,21 +36,13 @@ async fn kill_after_202_loses_nothing_and_doubles_nothing() {
     lock.is_waited_for().await;
 
     node.kill();
-    assert_eq!(
-        node.database.number("SELECT count(*) FROM batches").await,
-        0,
-        "nothing was written"
-    );
+    assert_eq!(node.database.number("SELECT count(*) FROM batches").await, 0, "nothing was written");
     lock.release().await;
     node.restart(|_| ()).await;
 
     for number in 0..20 {
         let status = node.is_final(&format!("orders-{number}")).await;
-        assert_eq!(
-            (&status["committed"], &status["priority"]),
-            (&4.into(), &(number % 11).into()),
-            "{status}"
-        );
+        assert_eq!((&status["committed"], &status["priority"]), (&4.into(), &(number % 11).into()), "{status}");
     }
     assert_eq!(node.database.event_ids().await, ids(&sent));
     let metrics = node.metrics().await;
@@ -79,13 +66,7 @@ async fn kill_while_batches_flow_loses_none_that_was_acknowledged() {
         let api = node.api().to_owned();
         let sends = requests.iter().map(|(part, request)| {
             let api = api.clone();
-            async move {
-                request
-                    .try_send(&api)
-                    .await
-                    .filter(|answer| answer.status == 202)
-                    .map(|_| part.clone())
-            }
+            async move { request.try_send(&api).await.filter(|answer| answer.status == 202).map(|_| part.clone()) }
         });
         let kill = async {
             // As soon as the first of them are stored, amid the others.
@@ -101,21 +82,9 @@ async fn kill_while_batches_flow_loses_none_that_was_acknowledged() {
     node.is_idle().await;
 
     let stored: BTreeSet<String> = node.database.event_ids().await.into_iter().collect();
-    let lost: Vec<String> = ids(&acknowledged)
-        .into_iter()
-        .filter(|id| !stored.contains(id))
-        .collect();
-    assert!(
-        !acknowledged.is_empty() && lost.is_empty(),
-        "{} of {} lost",
-        lost.len(),
-        acknowledged.len()
-    );
-    assert_eq!(
-        stored.len() as i64,
-        node.database.event_count().await,
-        "none is there twice"
-    );
+    let lost: Vec<String> = ids(&acknowledged).into_iter().filter(|id| !stored.contains(id)).collect();
+    assert!(!acknowledged.is_empty() && lost.is_empty(), "{} of {} lost", lost.len(), acknowledged.len());
+    assert_eq!(stored.len() as i64, node.database.event_count().await, "none is there twice");
     node.finish().await;
 }
 
@@ -173,11 +142,7 @@ async fn each_202_is_written_after_the_fdatasync_of_its_segment() {
         node.ingest(&events(2)).await;
     }
     until("the trace is written", async || {
-        node.calls(&trace)
-            .iter()
-            .filter(|call| **call == Call::AcceptedWritten)
-            .count()
-            == 10
+        node.calls(&trace).iter().filter(|call| **call == Call::AcceptedWritten).count() == 10
     })
     .await;
 
@@ -204,11 +169,7 @@ async fn repeat_of_a_batch_that_is_not_synced_yet_waits_for_its_fdatasync() {
     let mut trace = None;
     let mut node = Node::start(|settings| {
         // Long enough for the repeat to arrive amid it; what is asserted is the order in the trace.
-        trace = Some(Trace::of(
-            settings,
-            &file,
-            &["inject=fdatasync,fsync:delay_enter=2000000"],
-        ));
+        trace = Some(Trace::of(settings, &file, &["inject=fdatasync,fsync:delay_enter=2000000"]));
     })
     .await;
     let trace = trace.unwrap();
@@ -217,10 +178,7 @@ async fn repeat_of_a_batch_that_is_not_synced_yet_waits_for_its_fdatasync() {
     let api = node.api().to_owned();
 
     let (first, repeat) = tokio::join!(request.send(&api), async {
-        until("the first is read", async || {
-            node.calls(&trace)[calls_before..].contains(&Call::PostRead)
-        })
-        .await;
+        until("the first is read", async || node.calls(&trace)[calls_before..].contains(&Call::PostRead)).await;
         request.send(&api).await
     });
 
@@ -230,18 +188,9 @@ async fn repeat_of_a_batch_that_is_not_synced_yet_waits_for_its_fdatasync() {
     let calls = node.calls(&trace);
     let calls = &calls[calls_before..];
     let position = |call: Call| calls.iter().position(|other| *other == call).unwrap();
-    let second_post = calls
-        .iter()
-        .enumerate()
-        .filter(|(_, call)| **call == Call::PostRead)
-        .nth(1)
-        .unwrap()
-        .0;
+    let second_post = calls.iter().enumerate().filter(|(_, call)| **call == Call::PostRead).nth(1).unwrap().0;
     assert!(position(Call::Synced) < position(Call::AcceptedWritten), "{calls:?}");
-    assert!(
-        second_post < position(Call::Synced),
-        "the repeat came too late to prove anything: {calls:?}"
-    );
+    assert!(second_post < position(Call::Synced), "the repeat came too late to prove anything: {calls:?}");
     node.kill();
 }
 
@@ -262,9 +211,7 @@ async fn failed_fdatasync_is_never_acknowledged() {
     let mut refused = 0;
     for number in 0..20 {
         let part = events(1);
-        let answer = node
-            .send(Request::json(&batch_as(&format!("orders-{number}"), &part)))
-            .await;
+        let answer = node.send(Request::json(&batch_as(&format!("orders-{number}"), &part))).await;
         if answer.status == 202 {
             acknowledged.extend(part);
         } else {
@@ -273,10 +220,7 @@ async fn failed_fdatasync_is_never_acknowledged() {
             refused += 1;
             // Its outcome is unknown, so it is sent again under its id, and lands once.
             let again = Request::json(&batch_as(&format!("orders-{number}"), &part));
-            until("the batch is taken", async || {
-                [200, 202].contains(&node.send(again.clone()).await.status)
-            })
-            .await;
+            until("the batch is taken", async || [200, 202].contains(&node.send(again.clone()).await.status)).await;
             acknowledged.extend(part);
         }
     }
@@ -298,19 +242,12 @@ async fn damaged_record_is_skipped_and_counted_and_all_others_land() {
     lock.is_waited_for().await;
     node.kill();
     lock.release().await;
-    assert!(
-        flip_a_byte_of(&node.journal(), &id(&sent[4])),
-        "the event is in the journal"
-    );
+    assert!(flip_a_byte_of(&node.journal(), &id(&sent[4])), "the event is in the journal");
 
     node.restart(|_| ()).await;
     node.is_idle().await;
 
-    let others = sent
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| *index != 4)
-        .map(|(_, event)| event);
+    let others = sent.iter().enumerate().filter(|(index, _)| *index != 4).map(|(_, event)| event);
     assert_eq!(node.database.event_ids().await, ids(others));
     assert_eq!(node.metrics().await.get("forebay_journal_damaged_records_total"), 1.0);
     node.finish().await;
@@ -318,10 +255,7 @@ async fn damaged_record_is_skipped_and_counted_and_all_others_land() {
 
 /// Changes one byte of the only place in a folder's files where this text stands.
 fn flip_a_byte_of(folder: &std::path::Path, text: &str) -> bool {
-    let files = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file());
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     for file in files {
         let mut bytes = std::fs::read(&file).unwrap();
         if let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) {

@@ -108,9 +108,7 @@ async fn batch_id_comes_from_body_query_or_idempotency_key() {
             plain.clone().query(&format!("batch_id={id}")),
             plain.clone().header("idempotency-key", id),
             plain.header("idempotency-key", &format!("\"{id}\"")),
-            Request::json(&batch_as(id, &[event()]))
-                .query(&format!("batch_id={id}"))
-                .header("idempotency-key", id),
+            Request::json(&batch_as(id, &[event()])).query(&format!("batch_id={id}")).header("idempotency-key", id),
             Request::ndjson(&[event()]).query(&format!("batch_id={id}")),
         ]
     };
@@ -166,9 +164,7 @@ async fn atomic_batch_with_a_bad_event_stores_nothing() {
     ]);
     assert_eq!(problem["batch_id"], "orders-17");
     assert_eq!(problem["errors"][0]["event_id"], good["event_id"]);
-    node.send(Request::status("orders-17"))
-        .await
-        .is_problem(404, "unknown_batch");
+    node.send(Request::status("orders-17")).await.is_problem(404, "unknown_batch");
     // A refused batch leaves its id free.
     let repaired = Request::json(&batch_as("orders-17", &[good])).query("atomic=true");
     node.is_committed(&node.accept(repaired).await).await;
@@ -180,13 +176,8 @@ async fn atomic_batch_with_a_bad_event_stores_nothing() {
 async fn request_id_is_taken_over_if_it_is_one_and_else_made() {
     let node = Node::start(|_| ()).await;
     for (path, status) in [("/v1/health", 200), ("/v1/nothing", 404), ("/v1/metrics", 200)] {
-        let taken = node
-            .send(Request::get(path).header("x-request-id", "checkout-88.4_1"))
-            .await;
-        assert_eq!(
-            (taken.status, taken.must_have("x-request-id")),
-            (status, "checkout-88.4_1")
-        );
+        let taken = node.send(Request::get(path).header("x-request-id", "checkout-88.4_1")).await;
+        assert_eq!((taken.status, taken.must_have("x-request-id")), (status, "checkout-88.4_1"));
         for refused in ["", "a b", "a/b", &"x".repeat(65)] {
             let made = node.send(Request::get(path).header("x-request-id", refused)).await;
             let made = made.must_have("x-request-id");
@@ -199,15 +190,7 @@ async fn request_id_is_taken_over_if_it_is_one_and_else_made() {
 #[tokio::test]
 async fn unknown_path_is_404_and_wrong_method_405_with_allow() {
     let node = Node::start(|_| ()).await;
-    for path in [
-        "/",
-        "/v1",
-        "/v1/ingest",
-        "/v1/batch/x",
-        "/livez",
-        "/readyz",
-        "/startupz",
-    ] {
+    for path in ["/", "/v1", "/v1/ingest", "/v1/batch/x", "/livez", "/readyz", "/startupz"] {
         node.send(Request::get(path)).await.is_problem(404, "not_found");
     }
     for (method, path, allow) in [
@@ -219,13 +202,7 @@ async fn unknown_path_is_404_and_wrong_method_405_with_allow() {
     ] {
         let answer = node.send(Request::new(method, path)).await;
         answer.is_problem(405, "method_not_allowed");
-        assert!(
-            answer
-                .must_have("allow")
-                .split(',')
-                .any(|method| method.trim() == allow),
-            "{answer}"
-        );
+        assert!(answer.must_have("allow").split(',').any(|method| method.trim() == allow), "{answer}");
     }
     node.finish().await;
 }
@@ -244,12 +221,7 @@ async fn head_answers_as_get_without_a_body() {
 async fn reads_are_not_cached() {
     let node = Node::start(|_| ()).await;
     let receipt = node.ingest(&events(1)).await;
-    for path in [
-        "/v1/health",
-        "/v1/metrics",
-        receipt["status_url"].as_str().unwrap(),
-        "/v1/batch/none/status",
-    ] {
+    for path in ["/v1/health", "/v1/metrics", receipt["status_url"].as_str().unwrap(), "/v1/batch/none/status"] {
         let answer = node.send(Request::get(path)).await;
         assert_eq!(answer.must_have("cache-control"), "no-store", "{path}");
     }
@@ -266,20 +238,13 @@ async fn docs_come_from_the_binary_and_openapi_is_3_1() {
     }
     assert_eq!(page.status, 200);
     let html = page.text();
-    assert!(
-        page.must_have("content-type").starts_with("text/html") && html.contains("swagger"),
-        "{html}"
-    );
+    assert!(page.must_have("content-type").starts_with("text/html") && html.contains("swagger"), "{html}");
     for elsewhere in ["src=\"http", "href=\"http", "src=\"//", "href=\"//"] {
         assert!(!html.contains(elsewhere), "the page loads from elsewhere: {html}");
     }
 
     let document = node.send(Request::get("/openapi.json")).await.is(200);
-    assert!(
-        document["openapi"].as_str().unwrap().starts_with("3.1."),
-        "{}",
-        document["openapi"]
-    );
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
     for (path, method) in [
         ("/v1/ingest/batch", "post"),
         ("/v1/batch/{batch_id}/status", "get"),
@@ -288,11 +253,7 @@ async fn docs_come_from_the_binary_and_openapi_is_3_1() {
     ] {
         assert!(document["paths"][path][method].is_object(), "{method} {path}");
     }
-    assert_eq!(
-        &document,
-        crate::harness::openapi::document(),
-        "`forebay openapi` prints the same"
-    );
+    assert_eq!(&document, crate::harness::openapi::document(), "`forebay openapi` prints the same");
     node.finish().await;
 }
 
@@ -318,15 +279,8 @@ async fn openapi_tells_each_status_code_type_and_limit() {
             assert!(response.to_string().contains(code), "{status} {code}");
         }
     }
-    for content_type in [
-        "application/json",
-        "application/x-ndjson",
-        "application/cloudevents-batch+json",
-    ] {
-        assert!(
-            post["requestBody"]["content"][content_type].is_object(),
-            "{content_type}"
-        );
+    for content_type in ["application/json", "application/x-ndjson", "application/cloudevents-batch+json"] {
+        assert!(post["requestBody"]["content"][content_type].is_object(), "{content_type}");
     }
     let text = document.to_string();
     for limit in ["\"maxItems\":10000", "\"maxLength\":256", "\"maxLength\":128"] {
@@ -356,10 +310,7 @@ async fn health_names_each_check() {
     for (check, status) in [("database", "up"), ("redis", "off"), ("journal", "up"), ("queue", "up")] {
         assert_eq!(health["checks"][check]["status"], status, "{check}");
     }
-    assert!(
-        health["version"].is_string() && health["uptime_seconds"].is_u64(),
-        "{health}"
-    );
+    assert!(health["version"].is_string() && health["uptime_seconds"].is_u64(), "{health}");
     node.finish().await;
 }
 
@@ -380,23 +331,11 @@ async fn http2_without_tls_is_spoken() {
     let node = Node::start(|_| ()).await;
     // The first client of a process may have to install its TLS provider, so the plain one goes first.
     node.health().await;
-    let client = reqwest::Client::builder()
-        .http2_prior_knowledge()
-        .no_proxy()
-        .build()
-        .unwrap();
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
     let body = batch(&events(2)).to_string();
     let request = client.post(format!("http://{}/v1/ingest/batch", node.api()));
-    let answer = request
-        .header("content-type", "application/json")
-        .body(body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.version(), answer.status().as_u16()),
-        (reqwest::Version::HTTP_2, 202)
-    );
+    let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+    assert_eq!((answer.version(), answer.status().as_u16()), (reqwest::Version::HTTP_2, 202));
     node.is_idle().await;
     assert_eq!(node.database.event_count().await, 2);
     node.finish().await;
@@ -408,11 +347,9 @@ async fn only_allowed_origins_get_cors_headers() {
         settings.set("CORS_ALLOWED_ORIGINS", "https://shop.example,https://app.example");
     })
     .await;
-    for (origin, allowed) in [
-        ("https://shop.example", true),
-        ("https://app.example", true),
-        ("https://evil.example", false),
-    ] {
+    for (origin, allowed) in
+        [("https://shop.example", true), ("https://app.example", true), ("https://evil.example", false)]
+    {
         let answer = node.send(Request::get("/v1/health").header("origin", origin)).await;
         let told = answer.header("access-control-allow-origin");
         assert_eq!(told, allowed.then_some(origin));
@@ -429,10 +366,7 @@ async fn only_allowed_origins_get_cors_headers() {
         .header("access-control-request-headers", "content-type");
     let answer = node.send(preflight).await;
     assert!((200..300).contains(&answer.status), "{answer}");
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        Some("https://shop.example")
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
     node.finish().await;
 }
 
@@ -453,9 +387,6 @@ async fn rejected_events_are_listed_and_do_not_fail_their_neighbors() {
     let metrics = node.metrics().await;
     assert_eq!(metrics.get(r#"forebay_events_received_total{source="http"}"#), 3.0);
     assert_eq!(metrics.get(r#"forebay_events_accepted_total{source="http"}"#), 2.0);
-    assert_eq!(
-        metrics.get(r#"forebay_events_rejected_total{reason="wrong_type"}"#),
-        1.0
-    );
+    assert_eq!(metrics.get(r#"forebay_events_rejected_total{reason="wrong_type"}"#), 1.0);
     node.finish().await;
 }

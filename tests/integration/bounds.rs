@@ -30,10 +30,7 @@ async fn backlog_costs_no_memory() {
         sent += 100;
     }
     let bytes = node.metrics().await.sum("forebay_queue_bytes");
-    assert!(
-        bytes > 140.0 * 1024.0 * 1024.0,
-        "{bytes} bytes of backlog prove nothing"
-    );
+    assert!(bytes > 140.0 * 1024.0 * 1024.0, "{bytes} bytes of backlog prove nothing");
     lock.release().await;
     node.is_idle().await;
     assert_eq!(node.database.event_count().await, sent);
@@ -45,10 +42,7 @@ async fn backlog_costs_no_memory() {
 #[tokio::test]
 async fn body_without_a_memory_permit_is_503_unavailable() {
     let node = Node::start(|settings| {
-        settings
-            .set("MAX_REQUEST_MB", 1)
-            .set("MAX_DECOMPRESSED_MB", 1)
-            .set("REQUEST_MEMORY_MB", 1);
+        settings.set("MAX_REQUEST_MB", 1).set("MAX_DECOMPRESSED_MB", 1).set("REQUEST_MEMORY_MB", 1);
     })
     .await;
     let headers = [("content-type", "application/json"), ("content-length", "1048576")];
@@ -67,10 +61,7 @@ async fn body_without_a_memory_permit_is_503_unavailable() {
     })
     .await;
     drop(holder);
-    until("the permit is given back", async || {
-        [200, 202].contains(&node.send(large.clone()).await.status)
-    })
-    .await;
+    until("the permit is given back", async || [200, 202].contains(&node.send(large.clone()).await.status)).await;
     node.is_idle().await;
     assert_eq!(node.database.event_count().await, 1);
     node.finish().await;

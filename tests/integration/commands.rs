@@ -27,19 +27,12 @@ async fn server_without_tables_takes_batches_but_is_not_ready_until_they_are_the
     assert_eq!(node.probe("/readyz").await, Some(503));
     until("health tells what to do", async || {
         let health = node.health().await.is(200);
-        let detail = health["checks"]["database"]["detail"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let detail = health["checks"]["database"]["detail"].as_str().unwrap_or_default().to_owned();
         health["status"] == "degraded" && detail.contains("migrate")
     })
     .await;
 
-    forebay(&["migrate"])
-        .env("DATABASE_URL", node.database.url())
-        .run()
-        .await
-        .succeeded();
+    forebay(&["migrate"]).env("DATABASE_URL", node.database.url()).run().await.succeeded();
 
     node.is_ready().await;
     node.is_committed(&receipt).await;
@@ -71,18 +64,10 @@ async fn config_shows_what_is_in_force_and_no_secret() {
         .run()
         .await
         .succeeded();
-    assert!(
-        said.stdout.contains("BATCH_SIZE=77") && said.stdout.contains("FLUSH_WORKERS=4"),
-        "{said:#?}"
-    );
+    assert!(said.stdout.contains("BATCH_SIZE=77") && said.stdout.contains("FLUSH_WORKERS=4"), "{said:#?}");
     let all = said.stdout + &said.stderr;
     assert!(!all.contains("hunter"), "{all}");
-    forebay(&["config"])
-        .env("DATABASE_URL", "postgresql://db/x")
-        .env("BATCH_SIZE", 0)
-        .run()
-        .await
-        .ended_with(2);
+    forebay(&["config"]).env("DATABASE_URL", "postgresql://db/x").env("BATCH_SIZE", 0).run().await.ended_with(2);
 }
 
 #[tokio::test]

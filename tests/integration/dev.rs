@@ -47,10 +47,7 @@ fn start(folder: &Path, wrapper: &[&str], environment: &[(&str, &str)]) -> Proce
 async fn banner(dev: &mut Process) -> (String, String) {
     eventually("dev prints a line to paste", async || {
         assert!(dev.ended().is_none(), "it ended: {:?}", dev.stderr());
-        let line = dev
-            .stdout()
-            .into_iter()
-            .find(|line| line.trim_start().starts_with("curl "))?;
+        let line = dev.stdout().into_iter().find(|line| line.trim_start().starts_with("curl "))?;
         let address = line.split("http://").nth(1)?.split('/').next()?.to_owned();
         Some((address, line.trim().to_owned()))
     })
@@ -84,10 +81,7 @@ async fn pasted_line_works_and_ctrl_c_stops_all_of_it() {
     let programs = programs();
     let mut dev = start(folder.path(), &[], &[("FOREBAY_PG_BIN", &programs)]);
     let (address, line) = banner(&mut dev).await;
-    assert!(
-        address.starts_with("127.0.0.1:"),
-        "it binds loopback unless told: {address}"
-    );
+    assert!(address.starts_with("127.0.0.1:"), "it binds loopback unless told: {address}");
 
     let pasted = Command::new("sh").arg("-c").arg(&line).output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&pasted.stdout).unwrap_or_else(|_| panic!("{pasted:?}"));
@@ -95,20 +89,9 @@ async fn pasted_line_works_and_ctrl_c_stops_all_of_it() {
 
     // Commands find the database of a dev that runs here.
     let env = std::fs::read_to_string(folder.path().join(".forebay/env")).unwrap();
-    let url = env
-        .lines()
-        .find_map(|line| line.strip_prefix("DATABASE_URL="))
-        .unwrap()
-        .to_owned();
-    assert!(
-        dev.stdout().iter().any(|line| line.contains(&url)),
-        "it prints DATABASE_URL"
-    );
-    forebay(&["partitions", "list"])
-        .at(folder.path())
-        .run()
-        .await
-        .succeeded();
+    let url = env.lines().find_map(|line| line.strip_prefix("DATABASE_URL=")).unwrap().to_owned();
+    assert!(dev.stdout().iter().any(|line| line.contains(&url)), "it prints DATABASE_URL");
+    forebay(&["partitions", "list"]).at(folder.path()).run().await.succeeded();
     event_count(folder.path()).await;
     let postgres = processes_of(&folder.path().join(".forebay"));
     assert!(!postgres.is_empty(), "its server runs");
@@ -116,11 +99,7 @@ async fn pasted_line_works_and_ctrl_c_stops_all_of_it() {
     dev.signal(Signal::INT);
     assert_eq!(dev.exit_code().await, 0);
     nothing_is_left(folder.path()).await;
-    forebay(&["partitions", "list"])
-        .at(folder.path())
-        .run()
-        .await
-        .ended_with(2);
+    forebay(&["partitions", "list"]).at(folder.path()).run().await.ended_with(2);
 
     // A second start finds its data: the same event is a duplicate.
     let mut dev = start(folder.path(), &[], &[("FOREBAY_PG_BIN", &programs)]);
@@ -148,42 +127,20 @@ async fn stored(folder: &Path) -> i64 {
     let env = std::fs::read_to_string(folder.join(".forebay/env")).unwrap();
     let url = env.lines().find_map(|line| line.strip_prefix("DATABASE_URL=")).unwrap();
     let session = crate::harness::database::Session::open(url).await;
-    session.query("SELECT count(*) FROM events").await[0][0]
-        .as_ref()
-        .unwrap()
-        .parse()
-        .unwrap()
+    session.query("SELECT count(*) FROM events").await[0][0].as_ref().unwrap().parse().unwrap()
 }
 
 /// Runs a line of shell in a network of its own that leads nowhere but to itself.
-const OFFLINE: &[&str] = &[
-    "unshare",
-    "--net",
-    "sh",
-    "-c",
-    "ip link set lo up && exec \"$0\" \"$@\"",
-];
+const OFFLINE: &[&str] = &["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""];
 
 /// Asserts that the dev that runs offline serves, by asking from inside of its network.
 async fn serves_inside(dev: &Process, address: &str) {
     let target = dev.id().to_string();
     let url = format!("http://{address}/v1/ingest/batch");
-    let line = [
-        "--target",
-        &target,
-        "--net",
-        "curl",
-        "-sS",
-        "-H",
-        "content-type: application/json",
-        "-H",
-        "prefer: wait=30",
-    ];
-    let output = Command::new("nsenter")
-        .args(line)
-        .args(["-d", &batch(&events(2)).to_string(), &url])
-        .output()
-        .unwrap();
+    let line =
+        ["--target", &target, "--net", "curl", "-sS", "-H", "content-type: application/json", "-H", "prefer: wait=30"];
+    let output =
+        Command::new("nsenter").args(line).args(["-d", &batch(&events(2)).to_string(), &url]).output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     assert_eq!(answer["committed"], 2, "{answer}");
 }
@@ -194,14 +151,8 @@ async fn start_works_offline_with_what_the_first_one_left() {
     // The first start unpacks the programs into its cache; here that is done from the ones of the tests.
     let programs = PathBuf::from(programs());
     let unpacked = programs.parent().unwrap();
-    let is_embedded = unpacked
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("embedded-postgres"));
-    assert!(
-        is_embedded,
-        "the tests must run on the embedded PostgreSQL, not {}",
-        programs.display()
-    );
+    let is_embedded = unpacked.file_name().is_some_and(|name| name.to_string_lossy().starts_with("embedded-postgres"));
+    assert!(is_embedded, "the tests must run on the embedded PostgreSQL, not {}", programs.display());
     let cache = folder.path().join(".forebay/cache");
     std::fs::create_dir_all(&cache).unwrap();
     let copied = Command::new("cp").arg("-r").arg(unpacked).arg(&cache).status().unwrap();
@@ -223,22 +174,13 @@ async fn start_works_offline_with_what_the_first_one_left() {
 #[tokio::test]
 async fn start_works_with_installed_programs_only() {
     let installed = std::fs::read_dir("/usr/lib/postgresql").map(|mut entries| entries.next().is_some());
-    assert!(
-        installed.unwrap_or_default(),
-        "install the package postgresql: this test needs its programs"
-    );
+    assert!(installed.unwrap_or_default(), "install the package postgresql: this test needs its programs");
     let folder = folder();
 
     let mut dev = start(folder.path(), OFFLINE, &[]);
     let (address, _) = banner(&mut dev).await;
 
-    assert!(
-        dev.stderr()
-            .iter()
-            .chain(&dev.stdout())
-            .any(|line| line.contains("/usr/lib/postgresql")),
-        "it says so"
-    );
+    assert!(dev.stderr().iter().chain(&dev.stdout()).any(|line| line.contains("/usr/lib/postgresql")), "it says so");
     serves_inside(&dev, &address).await;
     dev.signal(Signal::INT);
     assert_eq!(dev.exit_code().await, 0);

@@ -21,10 +21,7 @@ async fn drain_is_unready_first_and_serves_on_until_the_delay_is_over() {
     until("it is not ready", async || node.probe("/readyz").await == Some(503)).await;
     assert_eq!(node.probe("/livez").await, Some(200));
     let health = node.health().await;
-    assert_eq!(
-        (health.status, health.json()["status"].as_str()),
-        (503, Some("unhealthy"))
-    );
+    assert_eq!((health.status, health.json()["status"].as_str()), (503, Some("unhealthy")));
     // Proxies send here until they have seen it: none of that fails.
     let receipt = node.accept(Request::json(&batch_as("late", &events(2)))).await;
     assert_eq!(receipt["accepted"], 2);
@@ -39,15 +36,11 @@ async fn what_is_queued_is_written_before_the_end() {
     let mut node = Node::start(|_| ()).await;
     let lock = node.database.lock_leaf(Month::from_now(0)).await;
     for number in 0..5 {
-        node.accept(Request::json(&batch_as(&format!("orders-{number}"), &events(4))))
-            .await;
+        node.accept(Request::json(&batch_as(&format!("orders-{number}"), &events(4)))).await;
     }
     lock.is_waited_for().await;
     node.process().signal(Signal::TERM);
-    until("the ingest port is closed", async || {
-        Request::get("/v1/health").try_send(node.api()).await.is_none()
-    })
-    .await;
+    until("the ingest port is closed", async || Request::get("/v1/health").try_send(node.api()).await.is_none()).await;
     lock.release().await;
 
     assert_eq!(node.process().exit_code().await, 0);
@@ -102,9 +95,7 @@ async fn who_waits_for_a_commit_gets_202_in_a_drain() {
 async fn second_signal_ends_it_at_once_with_1() {
     for second in [Signal::TERM, Signal::INT] {
         let mut node = Node::start(|settings| {
-            settings
-                .set("SHUTDOWN_TIMEOUT_SECONDS", 3600)
-                .set("DRAIN_DELAY_SECONDS", 3600);
+            settings.set("SHUTDOWN_TIMEOUT_SECONDS", 3600).set("DRAIN_DELAY_SECONDS", 3600);
         })
         .await;
         let lock = node.database.lock_leaf(Month::from_now(0)).await;

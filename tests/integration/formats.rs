@@ -30,10 +30,7 @@ async fn assert_stored(node: &Node, event: &Value) {
     assert_eq!(row[0].as_deref(), event["service_name"].as_str());
     assert_eq!(row[1].as_deref(), event["event_type"].as_str());
     assert_eq!(as_json(row[4].as_ref()), event["payload"]);
-    assert_eq!(
-        as_json(row[5].as_ref()),
-        event.get("metadata").cloned().unwrap_or_default()
-    );
+    assert_eq!(as_json(row[5].as_ref()), event.get("metadata").cloned().unwrap_or_default());
     let sent: jiff::Timestamp = event["timestamp"].as_str().unwrap().parse().unwrap();
     let kept: jiff::Timestamp = row[3].as_ref().unwrap().replace(' ', "T").parse().unwrap();
     assert_eq!(sent, kept);
@@ -71,11 +68,7 @@ async fn each_format_and_coding_stores_what_was_sent() {
         }
     }
     let user = "SELECT DISTINCT user_id FROM events WHERE payload ? 'unicode'";
-    assert_eq!(
-        node.database.texts(user).await,
-        ["anna"],
-        "the event's own user_id comes first"
-    );
+    assert_eq!(node.database.texts(user).await, ["anna"], "the event's own user_id comes first");
     node.finish().await;
 }
 
@@ -83,27 +76,18 @@ async fn each_format_and_coding_stores_what_was_sent() {
 async fn cloud_events_are_mapped_to_events() {
     let node = Node::start(|_| ()).await;
     let time = "2026-01-31T23:59:59.5+01:00";
-    let time = if jiff::Timestamp::now() < time.parse().unwrap() {
-        crate::harness::events::now()
-    } else {
-        time.into()
-    };
+    let time = if jiff::Timestamp::now() < time.parse().unwrap() { crate::harness::events::now() } else { time.into() };
     let full = json!({
         "specversion": "1.0", "id": unique("ce"), "source": "/shop/eu", "type": "com.example.paid", "time": time,
         "subject": "order 17", "datacontenttype": "application/json", "dataschema": "https://example.com/s",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tenant": 7,
         "data": {"amount": 3, "user_id": "carl"},
     });
-    let request = Request::cloudevents(std::slice::from_ref(&full))
-        .query("batch_id=ce-1")
-        .wait(30);
+    let request = Request::cloudevents(std::slice::from_ref(&full)).query("batch_id=ce-1").wait(30);
 
     let receipt = node.send(request).await.is(200);
 
-    assert_eq!(
-        (&receipt["committed"], &receipt["batch_id"]),
-        (&json!(1), &json!("ce-1"))
-    );
+    assert_eq!((&receipt["committed"], &receipt["batch_id"]), (&json!(1), &json!("ce-1")));
     let row = stored(&node, full["id"].as_str().unwrap()).await;
     let texts: Vec<_> = row[..3].iter().map(|column| column.as_deref().unwrap()).collect();
     assert_eq!(texts, ["/shop/eu", "com.example.paid", "carl"]);
@@ -140,15 +124,7 @@ async fn cloud_events_that_cannot_be_stored_are_rejected_alone() {
 
     let found: Vec<_> = receipt["errors"].as_array().unwrap().iter().collect();
     let codes: Vec<_> = found.iter().map(|error| error["code"].as_str().unwrap()).collect();
-    assert_eq!(
-        codes,
-        [
-            "unsupported_event",
-            "unsupported_event",
-            "invalid_timestamp",
-            "wrong_type"
-        ]
-    );
+    assert_eq!(codes, ["unsupported_event", "unsupported_event", "invalid_timestamp", "wrong_type"]);
     let pointers: Vec<_> = found.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
     assert_eq!(pointers, ["/1/data_base64", "/2/specversion", "/3/time", "/4/data"]);
     node.is_committed(&receipt).await;
@@ -165,10 +141,7 @@ async fn ndjson_skips_empty_lines_and_counts_the_others() {
     let receipt = node.send(Request::post("application/x-ndjson", body)).await.is(202);
 
     assert_eq!((&receipt["received"], &receipt["accepted"]), (&json!(4), &json!(2)));
-    assert_errors(
-        &receipt["errors"],
-        &[(1, "malformed_json", "/1"), (2, "not_an_object", "/2")],
-    );
+    assert_errors(&receipt["errors"], &[(1, "malformed_json", "/1"), (2, "not_an_object", "/2")]);
     node.is_committed(&receipt).await;
     let mut ids = [id(&first), id(&last)];
     ids.sort();
@@ -229,16 +202,8 @@ async fn event_without_a_timestamp_gets_the_moment_of_its_acceptance() {
     assert_eq!(moments.len(), 1);
     let stored: jiff::Timestamp = format!("{}Z", moments[0]).parse().unwrap();
     let accepted: jiff::Timestamp = status["accepted_at"].as_str().unwrap().parse().unwrap();
-    assert!(
-        (stored.as_microsecond() - accepted.as_microsecond()).abs() <= 1,
-        "{stored} {accepted}"
-    );
-    assert_eq!(
-        node.database
-            .number("SELECT count(*) FROM events WHERE received_at = \"timestamp\"")
-            .await,
-        2
-    );
+    assert!((stored.as_microsecond() - accepted.as_microsecond()).abs() <= 1, "{stored} {accepted}");
+    assert_eq!(node.database.number("SELECT count(*) FROM events WHERE received_at = \"timestamp\"").await, 2);
     node.finish().await;
 }
 
@@ -272,12 +237,7 @@ async fn unknown_fields_are_ignored_and_null_is_absent() {
     let receipt = node.accept(Request::json(&envelope)).await;
 
     assert_eq!(node.is_committed(&receipt).await["priority"], 0);
-    assert_eq!(
-        node.database
-            .number("SELECT count(*) FROM events WHERE metadata IS NULL")
-            .await,
-        1
-    );
+    assert_eq!(node.database.number("SELECT count(*) FROM events WHERE metadata IS NULL").await, 1);
     node.finish().await;
 }
 
@@ -285,13 +245,9 @@ async fn unknown_fields_are_ignored_and_null_is_absent() {
 async fn last_of_double_keys_inside_a_payload_wins() {
     let node = Node::start(|_| ()).await;
     let event = event();
-    let text = event
-        .to_string()
-        .replace("\"amount\":12.5", "\"amount\":1,\"amount\":2");
+    let text = event.to_string().replace("\"amount\":12.5", "\"amount\":1,\"amount\":2");
     let body = format!("{{\"events\":[{text}]}}");
-    let receipt = node
-        .accept(Request::post("application/json; charset=UTF-8", body))
-        .await;
+    let receipt = node.accept(Request::post("application/json; charset=UTF-8", body)).await;
     node.is_committed(&receipt).await;
     assert_eq!(as_json(stored(&node, &id(&event)).await[4].as_ref())["amount"], 2);
     node.finish().await;

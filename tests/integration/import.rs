@@ -54,9 +54,8 @@ fn ends_with(said: &Said, counts: &[(&str, usize)]) {
 /// Returns the count that follows that word: `committed: 5,`.
 fn told(text: &str, name: &str) -> Option<usize> {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let at = words
-        .iter()
-        .position(|word| word.strip_suffix(':').map(|word| word.trim_end_matches('s')) == Some(name))?;
+    let at =
+        words.iter().position(|word| word.strip_suffix(':').map(|word| word.trim_end_matches('s')) == Some(name))?;
     words.get(at + 1)?.trim_end_matches([',', ';']).parse().ok()
 }
 
@@ -74,24 +73,8 @@ async fn sample_lands_and_a_second_run_finds_only_duplicates() {
     let first = import(&node, &file, &[]).await.succeeded();
     let second = import(&node, &file, &[]).await.succeeded();
 
-    ends_with(
-        &first,
-        &[
-            ("accepted", rows),
-            ("committed", rows),
-            ("duplicate", 0),
-            ("rejected", 0),
-        ],
-    );
-    ends_with(
-        &second,
-        &[
-            ("accepted", rows),
-            ("committed", 0),
-            ("duplicate", rows),
-            ("rejected", 0),
-        ],
-    );
+    ends_with(&first, &[("accepted", rows), ("committed", rows), ("duplicate", 0), ("rejected", 0)]);
+    ends_with(&second, &[("accepted", rows), ("committed", 0), ("duplicate", rows), ("rejected", 0)]);
     assert_eq!(node.database.event_count().await, rows as i64);
     assert!(!progress_file(&file).exists(), "the progress is removed at the end");
     let services = node.database.texts("SELECT DISTINCT service_name FROM events").await;
@@ -107,34 +90,19 @@ async fn csv_columns_become_the_fields_of_an_event() {
                b,2024-02-01T00:00:00+01:00,,plain,{}\n";
     let file = write(&folder, "orders.eu.csv", csv.as_bytes());
 
-    import(&node, &file, &["--service-name", "shop", "--priority", "7"])
-        .await
-        .succeeded();
+    import(&node, &file, &["--service-name", "shop", "--priority", "7"]).await.succeeded();
 
     let rows = node
         .database
         .query("SET timezone = 'UTC'; SELECT event_id, \"timestamp\", user_id, event_type, payload, service_name, priority FROM events ORDER BY 1")
         .await;
-    let rows: Vec<Vec<&str>> = rows
-        .iter()
-        .map(|row| row.iter().map(|text| text.as_deref().unwrap_or("-")).collect())
-        .collect();
+    let rows: Vec<Vec<&str>> =
+        rows.iter().map(|row| row.iter().map(|text| text.as_deref().unwrap_or("-")).collect()).collect();
     assert_eq!(
         rows[0],
-        [
-            "a",
-            "2024-01-31 23:59:59.5+00",
-            "anna",
-            "quoted, type",
-            "{\"n\": 1, \"text\": \"x\"}",
-            "shop",
-            "7"
-        ]
+        ["a", "2024-01-31 23:59:59.5+00", "anna", "quoted, type", "{\"n\": 1, \"text\": \"x\"}", "shop", "7"]
     );
-    assert_eq!(
-        rows[1],
-        ["b", "2024-01-31 23:00:00+00", "-", "plain", "{}", "shop", "7"]
-    );
+    assert_eq!(rows[1], ["b", "2024-01-31 23:00:00+00", "-", "plain", "{}", "shop", "7"]);
     node.finish().await;
 }
 
@@ -157,10 +125,7 @@ async fn each_ending_is_read() {
     for (name, bytes) in [("a.csv.gz", gzip(csv.as_bytes())), ("b.csv.zst", zstd(csv.as_bytes()))] {
         import(&node, &write(&folder, name, &bytes), &[]).await.succeeded();
     }
-    let services = node
-        .database
-        .texts("SELECT service_name FROM events WHERE event_id = 'a' ORDER BY 1")
-        .await;
+    let services = node.database.texts("SELECT service_name FROM events WHERE event_id = 'a' ORDER BY 1").await;
     assert_eq!(services, ["a", "b"]);
     node.finish().await;
 }
@@ -169,11 +134,7 @@ async fn each_ending_is_read() {
 async fn standard_input_is_read() {
     let (node, _folder) = scene().await;
     let url = format!("http://{}", node.api());
-    let said = forebay(&["import", "-", "--url", &url])
-        .input(&ndjson(&events(30)))
-        .run()
-        .await
-        .succeeded();
+    let said = forebay(&["import", "-", "--url", &url]).input(&ndjson(&events(30))).run().await.succeeded();
     ends_with(&said, &[("committed", 30)]);
     assert_eq!(node.database.event_count().await, 30);
     node.finish().await;
@@ -187,15 +148,9 @@ async fn interrupted_import_resumes_and_lands_each_event_once() {
     let file = write(&folder, "events.ndjson.gz", &gzip(&ndjson(&sent)));
     let lock = node.database.lock_leaf(month).await;
     let mut command = Command::new(PROGRAM);
-    command
-        .arg("import")
-        .arg(&file)
-        .args(["--url", &format!("http://{}", node.api())]);
+    command.arg("import").arg(&file).args(["--url", &format!("http://{}", node.api())]);
     let mut running = Process::start("forebay import", &mut command);
-    until("some batches are taken", async || {
-        node.metrics().await.sum("forebay_events_accepted_total") > 0.0
-    })
-    .await;
+    until("some batches are taken", async || node.metrics().await.sum("forebay_events_accepted_total") > 0.0).await;
 
     running.signal(Signal::INT);
 
@@ -227,15 +182,9 @@ async fn import_outlives_a_restart_of_the_server() {
     let file = write(&folder, "events.ndjson", &ndjson(&sent));
     let lock = node.database.lock_leaf(month).await;
     let mut command = Command::new(PROGRAM);
-    command
-        .arg("import")
-        .arg(&file)
-        .args(["--url", &format!("http://{}", node.api())]);
+    command.arg("import").arg(&file).args(["--url", &format!("http://{}", node.api())]);
     let mut running = Process::start("forebay import", &mut command);
-    until("some batches are taken", async || {
-        node.metrics().await.sum("forebay_events_accepted_total") > 0.0
-    })
-    .await;
+    until("some batches are taken", async || node.metrics().await.sum("forebay_events_accepted_total") > 0.0).await;
     node.kill();
     lock.release().await;
     node.restart(|_| ()).await;
@@ -289,12 +238,7 @@ async fn file_that_cannot_be_imported_is_told_and_changes_nothing() {
     assert!([Some(1), Some(2)].contains(&folder_itself.code), "{folder_itself:#?}");
     let ending = import(&node, &write(&folder, "events.xml", b"<a/>"), &[]).await;
     assert!([Some(1), Some(2)].contains(&ending.code), "{ending:#?}");
-    let priority = import(
-        &node,
-        &write(&folder, "good.csv", good.as_bytes()),
-        &["--priority", "11"],
-    )
-    .await;
+    let priority = import(&node, &write(&folder, "good.csv", good.as_bytes()), &["--priority", "11"]).await;
     priority.ended_with(2);
     assert_eq!(node.database.event_count().await, 0);
     node.finish().await;
@@ -311,14 +255,9 @@ async fn bad_rows_of_a_csv_are_rejected_alone() {
                ,2024-01-31T23:59:59Z,,t,{}\n\
                f,2024-01-31T23:59:59Z,,t,\n\
                g,2024-01-31T23:59:59Z,,t,{}\n";
-    let said = import(&node, &write(&folder, "rows.csv", csv.as_bytes()), &[])
-        .await
-        .ended_with(1);
+    let said = import(&node, &write(&folder, "rows.csv", csv.as_bytes()), &[]).await.ended_with(1);
     let stored = node.database.event_ids().await;
-    assert!(
-        stored.contains(&"a".to_owned()) && stored.contains(&"g".to_owned()),
-        "{stored:?} {said:#?}"
-    );
+    assert!(stored.contains(&"a".to_owned()) && stored.contains(&"g".to_owned()), "{stored:?} {said:#?}");
     for bad in ["b", "c", "d", ""] {
         assert!(!stored.contains(&bad.to_owned()), "{stored:?}");
     }
@@ -334,10 +273,7 @@ async fn server_that_is_not_there_is_told() {
     command.arg("import").arg(&file).args(["--url", &url]);
     let mut running = Process::start("forebay import", &mut command);
     // It may wait for the server, as for one that restarts, but it says what it waits for.
-    until("it says so", async || {
-        running.ended().is_some() || !running.stderr().is_empty()
-    })
-    .await;
+    until("it says so", async || running.ended().is_some() || !running.stderr().is_empty()).await;
     running.signal(Signal::INT);
     assert!([1, 130].contains(&running.exit_code().await));
 }

@@ -71,20 +71,11 @@ fn zeros() -> Vec<String> {
         names.push(format!("events_accepted_total{{source=\"{source}\"}}"));
     }
     for band in ["low", "normal", "high"] {
-        for name in [
-            "queue_events",
-            "queue_bytes",
-            "queue_oldest_age_seconds",
-            "commit_lag_seconds_count",
-        ] {
+        for name in ["queue_events", "queue_bytes", "queue_oldest_age_seconds", "commit_lag_seconds_count"] {
             names.push(format!("{name}{{band=\"{band}\"}}"));
         }
     }
-    names.extend(
-        REJECT_REASONS
-            .iter()
-            .map(|reason| format!("events_rejected_total{{reason=\"{reason}\"}}")),
-    );
+    names.extend(REJECT_REASONS.iter().map(|reason| format!("events_rejected_total{{reason=\"{reason}\"}}")));
     names.push("events_quarantined_total{reason=\"batch_id_reused\"}".to_owned());
     for (class, action) in CLASSES_AND_ACTIONS {
         names.push(format!("events_quarantined_total{{reason=\"{class}\"}}"));
@@ -117,20 +108,11 @@ async fn every_series_is_there_from_the_start() {
         let name = format!("forebay_{name}{{");
         assert!(metrics.series().any(|series| series.starts_with(&name)), "{name}");
     }
-    let build: Vec<_> = metrics
-        .series()
-        .filter(|series| series.starts_with("forebay_build_info{"))
-        .collect();
+    let build: Vec<_> = metrics.series().filter(|series| series.starts_with("forebay_build_info{")).collect();
     assert_eq!(build.len(), 1);
-    assert!(
-        build[0].contains("version=\"") && metrics.get(build[0]) == 1.0,
-        "{build:?}"
-    );
+    assert!(build[0].contains("version=\"") && metrics.get(build[0]) == 1.0, "{build:?}");
     let limit = metrics.get("forebay_queue_limit_bytes");
-    assert!(
-        limit > 0.0 && limit <= 512.0 * 1024.0 * 1024.0,
-        "{limit} of JOURNAL_MAX_MB=512"
-    );
+    assert!(limit > 0.0 && limit <= 512.0 * 1024.0 * 1024.0, "{limit} of JOURNAL_MAX_MB=512");
     node.finish().await;
 }
 
@@ -142,11 +124,7 @@ async fn requests_are_counted_by_the_routes_of_the_openapi() {
         format!("forebay_http_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}")
     };
     for (route, method, statuses) in [
-        (
-            "/v1/ingest/batch",
-            "POST",
-            &[200, 202, 400, 408, 409, 413, 415, 422, 500, 503][..],
-        ),
+        ("/v1/ingest/batch", "POST", &[200, 202, 400, 408, 409, 413, 415, 422, 500, 503][..]),
         ("/v1/batch/{batch_id}/status", "GET", &[200, 404]),
         ("/v1/health", "GET", &[200, 503]),
         ("/v1/metrics", "GET", &[200]),
@@ -156,25 +134,16 @@ async fn requests_are_counted_by_the_routes_of_the_openapi() {
         }
     }
     node.send(Request::json(&batch(&events(1)))).await.is(202);
-    node.send(Request::json(&batch(&[event_without("event_id")])))
-        .await
-        .is_problem(422, "invalid_batch");
-    node.send(Request::status("unknown"))
-        .await
-        .is_problem(404, "unknown_batch");
-    node.send(Request::get("/anything/at/all"))
-        .await
-        .is_problem(404, "not_found");
+    node.send(Request::json(&batch(&[event_without("event_id")]))).await.is_problem(422, "invalid_batch");
+    node.send(Request::status("unknown")).await.is_problem(404, "unknown_batch");
+    node.send(Request::get("/anything/at/all")).await.is_problem(404, "not_found");
 
     let metrics = node.metrics().await;
 
     assert_eq!(metrics.get(&series("/v1/ingest/batch", "POST", 202)), 1.0);
     assert_eq!(metrics.get(&series("/v1/ingest/batch", "POST", 422)), 1.0);
     assert_eq!(metrics.get(&series("/v1/batch/{batch_id}/status", "GET", 404)), 1.0);
-    assert!(
-        !metrics.series().any(|series| series.contains("anything")),
-        "a raw path is no label"
-    );
+    assert!(!metrics.series().any(|series| series.contains("anything")), "a raw path is no label");
     let timed = metrics.get("forebay_http_request_duration_seconds_count{route=\"/v1/ingest/batch\"}");
     assert_eq!(timed, 2.0);
     node.finish().await;
@@ -183,21 +152,11 @@ async fn requests_are_counted_by_the_routes_of_the_openapi() {
 #[tokio::test]
 async fn both_ports_tell_the_metrics_as_prometheus_text() {
     let node = Node::start(|_| ()).await;
-    for (address, path) in [
-        (node.api(), "/v1/metrics"),
-        (node.api(), "/metrics"),
-        (node.admin(), "/metrics"),
-    ] {
+    for (address, path) in [(node.api(), "/v1/metrics"), (node.api(), "/metrics"), (node.admin(), "/metrics")] {
         let answer = Request::get(path).send(address).await;
         let content_type = answer.must_have("content-type");
-        assert!(
-            content_type.starts_with("text/plain") && content_type.contains("version=0.0.4"),
-            "{content_type}"
-        );
-        assert!(
-            answer.text().contains("# TYPE forebay_events_committed_total counter"),
-            "{path}"
-        );
+        assert!(content_type.starts_with("text/plain") && content_type.contains("version=0.0.4"), "{content_type}");
+        assert!(answer.text().contains("# TYPE forebay_events_committed_total counter"), "{path}");
     }
     node.finish().await;
 }
@@ -205,35 +164,21 @@ async fn both_ports_tell_the_metrics_as_prometheus_text() {
 #[tokio::test]
 async fn batch_refused_whole_counts_its_events_only_when_they_are_listed() {
     let node = Node::start(|_| ()).await;
-    let (received, rejected) = (
-        r#"forebay_events_received_total{source="http"}"#,
-        "forebay_events_rejected_total",
-    );
+    let (received, rejected) = (r#"forebay_events_received_total{source="http"}"#, "forebay_events_rejected_total");
 
-    node.send(Request::post("application/json", "{"))
-        .await
-        .is_problem(400, "malformed_json");
-    node.send(Request::json(&batch(&events(1))).query("priority=11"))
-        .await
-        .is_problem(422, "invalid_batch");
+    node.send(Request::post("application/json", "{")).await.is_problem(400, "malformed_json");
+    node.send(Request::json(&batch(&events(1))).query("priority=11")).await.is_problem(422, "invalid_batch");
     let metrics = node.metrics().await;
     assert_eq!((metrics.get(received), metrics.sum(rejected)), (0.0, 0.0));
 
     let bad = [event_without("payload"), event_without("event_id")];
-    node.send(Request::json(&batch(&bad)))
-        .await
-        .is_problem(422, "invalid_batch");
+    node.send(Request::json(&batch(&bad))).await.is_problem(422, "invalid_batch");
     let mixed = [events(2), bad.to_vec()].concat();
-    node.send(Request::json(&batch(&mixed)).query("atomic=true"))
-        .await
-        .is_problem(422, "invalid_batch");
+    node.send(Request::json(&batch(&mixed)).query("atomic=true")).await.is_problem(422, "invalid_batch");
     let metrics = node.metrics().await;
     assert_eq!((metrics.get(received), metrics.sum(rejected)), (6.0, 6.0));
     assert_eq!(metrics.get(r#"forebay_events_rejected_total{reason="atomic"}"#), 2.0);
-    assert_eq!(
-        metrics.get(r#"forebay_events_rejected_total{reason="missing_field"}"#),
-        4.0
-    );
+    assert_eq!(metrics.get(r#"forebay_events_rejected_total{reason="missing_field"}"#), 4.0);
     assert_eq!(metrics.sum("forebay_events_accepted_total"), 0.0);
     node.finish().await;
 }

@@ -39,11 +39,7 @@ async fn lost_commit_lands_once(fault: CommitFault) {
         let id = format!("orders-{round}");
         node.accept(Request::json(&batch_as(&id, &events(3)))).await;
         let status = node.is_final(&id).await;
-        assert_eq!(
-            (&status["status"], &status["committed"]),
-            (&"completed".into(), &3.into()),
-            "{status}"
-        );
+        assert_eq!((&status["status"], &status["committed"]), (&"completed".into(), &3.into()), "{status}");
         assert_eq!(status["duplicates"], 0, "{status}");
         assert!(proxy.commits_struck() > before, "no COMMIT was struck");
     }
@@ -118,20 +114,14 @@ async fn batches_land_after_postgresql_was_stopped_or_killed() {
         }
         let during = node.ingest(&events(50)).await;
         assert_eq!(node.probe("/readyz").await, Some(200));
-        until("health tells it", async || {
-            node.health().await.is(200)["status"] == "degraded"
-        })
-        .await;
+        until("health tells it", async || node.health().await.is(200)["status"] == "degraded").await;
         server.start_again();
         sent += 250;
         for receipt in [begun, during] {
             node.is_committed(&receipt).await;
         }
         assert_eq!(node.database.event_count().await, sent);
-        until("health tells that too", async || {
-            node.health().await.is(200)["status"] == "healthy"
-        })
-        .await;
+        until("health tells that too", async || node.health().await.is(200)["status"] == "healthy").await;
     }
     node.finish().await;
 }
@@ -160,9 +150,7 @@ async fn terminated_backends_are_replaced() {
 async fn read_only_server_is_waited_out() {
     let node = Node::start(|_| ()).await;
     let name = node.database.texts("SELECT current_database()").await.remove(0);
-    node.database
-        .query(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"))
-        .await;
+    node.database.query(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     let all_but_us = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                       WHERE datname = current_database() AND pid <> pg_backend_pid()";
     node.database.query(all_but_us).await;
@@ -184,9 +172,7 @@ async fn fill(node: &Node, address: [u8; 4], query: &str) -> (usize, Answer) {
         for event in &mut big {
             event["payload"]["padding"] = "x".repeat(20_000).into();
         }
-        let request = Request::json(&batch(&big))
-            .query(&format!("batch_id={}", unique("big")))
-            .query(query);
+        let request = Request::json(&batch(&big)).query(&format!("batch_id={}", unique("big"))).query(query);
         let answer = node.send(request.sent_from(address)).await;
         if answer.status != 202 {
             return (number, answer);
@@ -208,10 +194,7 @@ async fn full_journal_is_503_queue_full_and_opens_again_by_itself() {
     assert!(problem["batch_id"].is_string(), "{problem}");
     let (of_another, refused) = fill(&node, [127, 0, 0, 2], "priority=0").await;
     refused.is_problem(503, "queue_full");
-    assert!(
-        of_one > 0 && of_another > 0,
-        "one caller holds at most half: {of_one}, {of_another}"
-    );
+    assert!(of_one > 0 && of_another > 0, "one caller holds at most half: {of_one}, {of_another}");
     let (of_high, refused) = fill(&node, [127, 0, 0, 3], "priority=10").await;
     refused.is_problem(503, "queue_full");
     assert!(of_high > 0, "what is urgent is taken for longer");
@@ -232,9 +215,6 @@ async fn full_journal_is_503_queue_full_and_opens_again_by_itself() {
     node.is_idle().await;
     let taken = of_one + of_another + of_high;
     assert_eq!(node.database.event_count().await, taken as i64 * 50 + 1);
-    until("health tells that too", async || {
-        node.health().await.is(200)["status"] == "healthy"
-    })
-    .await;
+    until("health tells that too", async || node.health().await.is(200)["status"] == "healthy").await;
     node.finish().await;
 }

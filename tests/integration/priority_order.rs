@@ -12,10 +12,7 @@ use crate::harness::{
 /// Starts a server with one lane and small flushes.
 async fn one_lane(batch_size: u32, timeout_seconds: f64) -> Node {
     Node::start(|settings| {
-        settings
-            .set("FLUSH_WORKERS", 1)
-            .set("BATCH_SIZE", batch_size)
-            .set("BATCH_TIMEOUT_SECONDS", timeout_seconds);
+        settings.set("FLUSH_WORKERS", 1).set("BATCH_SIZE", batch_size).set("BATCH_TIMEOUT_SECONDS", timeout_seconds);
     })
     .await
 }
@@ -29,9 +26,7 @@ async fn occupy(node: &Node) -> crate::harness::database::Lock {
 }
 
 async fn post(node: &Node, priority: u8, event_count: usize) -> String {
-    let receipt: Value = node
-        .accept(Request::json(&batch_of_priority(priority, &events(event_count))))
-        .await;
+    let receipt: Value = node.accept(Request::json(&batch_of_priority(priority, &events(event_count)))).await;
     receipt["batch_id"].as_str().unwrap().to_owned()
 }
 
@@ -45,12 +40,7 @@ async fn commits(node: &Node, first: &str) -> Vec<(usize, u8)> {
     );
     let rows = node.database.query(&sql).await;
     rows.iter()
-        .map(|row| {
-            (
-                row[0].as_ref().unwrap().parse().unwrap(),
-                row[1].as_ref().unwrap().parse().unwrap(),
-            )
-        })
+        .map(|row| (row[0].as_ref().unwrap().parse().unwrap(), row[1].as_ref().unwrap().parse().unwrap()))
         .collect()
 }
 
@@ -73,10 +63,7 @@ async fn stalled_batches_commit_in_the_order_of_priority() {
     let mut expected = priorities.to_vec();
     expected.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(committed, expected);
-    assert!(
-        order.last().unwrap().0 > 5,
-        "all in one flush proves nothing: {order:?}"
-    );
+    assert!(order.last().unwrap().0 > 5, "all in one flush proves nothing: {order:?}");
     node.finish().await;
 }
 
@@ -90,10 +77,7 @@ async fn equal_priorities_commit_in_the_order_of_their_arrival() {
     }
     lock.release().await;
     node.is_idle().await;
-    let committed = node
-        .database
-        .texts("SELECT batch_id FROM batches WHERE priority = 4 ORDER BY committed_at")
-        .await;
+    let committed = node.database.texts("SELECT batch_id FROM batches WHERE priority = 4 ORDER BY committed_at").await;
     assert_eq!(committed, sent);
     node.finish().await;
 }
@@ -107,16 +91,10 @@ async fn old_batch_of_low_priority_goes_before_a_fresh_one_of_high_once_its_dead
         post(&node, 0, 1).await;
     }
     // Due 4 s after their arrival; those of priority 7 are due 1.2 s after theirs. So after 2.8 s the old come first.
-    let accepted_at = node.status(&first).await["accepted_at"]
-        .as_str()
-        .unwrap()
-        .parse::<jiff::Timestamp>()
-        .unwrap();
+    let accepted_at = node.status(&first).await["accepted_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let turn = accepted_at + jiff::SignedDuration::from_millis(2_900);
-    crate::harness::eventually::until("the old ones' deadline is earlier", async || {
-        jiff::Timestamp::now() > turn
-    })
-    .await;
+    crate::harness::eventually::until("the old ones' deadline is earlier", async || jiff::Timestamp::now() > turn)
+        .await;
     for _ in 0..31 {
         post(&node, 7, 1).await;
     }
@@ -126,10 +104,7 @@ async fn old_batch_of_low_priority_goes_before_a_fresh_one_of_high_once_its_dead
 
     let first_flush = |wanted: u8| order.iter().find(|(_, priority)| *priority == wanted).unwrap().0;
     assert!(first_flush(0) <= first_flush(7), "{order:?}");
-    assert!(
-        order.last().unwrap().0 > 2,
-        "all in one flush proves nothing: {order:?}"
-    );
+    assert!(order.last().unwrap().0 > 2, "all in one flush proves nothing: {order:?}");
     node.finish().await;
 }
 
@@ -151,10 +126,7 @@ async fn overdue_flood_of_low_priority_leaves_half_of_each_flush_to_high() {
     let last_flush = |wanted: u8| order.iter().rev().find(|(_, priority)| *priority == wanted).unwrap().0;
     // By deadline alone, the high ones would all come in the last flush.
     assert!(last_flush(9) < last_flush(0), "{order:?}");
-    assert!(
-        last_flush(9) <= 6,
-        "half of the room of each flush is theirs: {order:?}"
-    );
+    assert!(last_flush(9) <= 6, "half of the room of each flush is theirs: {order:?}");
     node.finish().await;
 }
 
@@ -187,15 +159,8 @@ async fn queue_is_shown_by_band() {
     }
     let metrics = node.metrics().await;
     for (band, least) in [("low", 4.0), ("normal", 4.0), ("high", 5.0)] {
-        assert_eq!(
-            metrics.get(&format!("forebay_queue_events{{band=\"{band}\"}}")),
-            least,
-            "{band}"
-        );
-        assert!(
-            metrics.get(&format!("forebay_queue_bytes{{band=\"{band}\"}}")) > 0.0,
-            "{band}"
-        );
+        assert_eq!(metrics.get(&format!("forebay_queue_events{{band=\"{band}\"}}")), least, "{band}");
+        assert!(metrics.get(&format!("forebay_queue_bytes{{band=\"{band}\"}}")) > 0.0, "{band}");
     }
     assert_eq!(metrics.get("forebay_events_in_flight"), 13.0);
     lock.release().await;

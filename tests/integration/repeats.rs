@@ -68,10 +68,7 @@ async fn repeat_of_a_batch_in_hand_is_202_and_moves_no_counter() {
 
     let repeats: Vec<Value> = [node.accept(request.clone()).await, node.accept(request).await].into();
 
-    assert!(
-        repeats.iter().all(|receipt| receipt["status"] != "completed"),
-        "{repeats:?}"
-    );
+    assert!(repeats.iter().all(|receipt| receipt["status"] != "completed"), "{repeats:?}");
     assert_eq!(node.metrics().await.sum("forebay_events_accepted_total"), 3.0);
     lock.release().await;
     assert_eq!(node.is_final("orders-17").await["committed"], 3);
@@ -103,8 +100,7 @@ async fn same_content_in_another_coding_or_order_of_fields_is_a_repeat() {
     let sent = events(2);
     let list = Value::from(sent.clone()).to_string();
     let spaced = format!("{{ \"priority\": 3, \"events\" : {list}, \"batch_id\": \"orders-17\" }}");
-    node.is_committed(&node.accept(Request::json(&batch_as("orders-17", &sent))).await)
-        .await;
+    node.is_committed(&node.accept(Request::json(&batch_as("orders-17", &sent))).await).await;
     for request in [
         Request::json(&batch_as("orders-17", &sent)).gzip(),
         Request::json(&batch_as("orders-17", &sent)).zstd(),
@@ -113,10 +109,7 @@ async fn same_content_in_another_coding_or_order_of_fields_is_a_repeat() {
         node.send(request).await.is(200);
     }
     // The events' own bytes are the content: the same events written in another way are another batch.
-    let rewritten = format!(
-        "{{\"batch_id\":\"orders-17\",\"events\":{}}}",
-        list.replacen(':', " :", 1)
-    );
+    let rewritten = format!("{{\"batch_id\":\"orders-17\",\"events\":{}}}", list.replacen(':', " :", 1));
     let answer = node.send(Request::post("application/json", rewritten)).await;
     answer.is_problem(409, "batch_id_reused");
     assert_eq!(node.database.event_count().await, 2);
@@ -135,15 +128,8 @@ async fn batch_sent_again_after_a_restart_lands_once() {
 
     assert!([200, 202].contains(&answer.status), "{answer}");
     let status = node.is_final("orders-17").await;
-    assert_eq!(
-        (count(&status, "committed"), count(&status, "duplicates")),
-        (3, 0),
-        "the ledger tells"
-    );
-    until("the repeat is settled", async || {
-        node.metrics().await.get("forebay_events_in_flight") == 0.0
-    })
-    .await;
+    assert_eq!((count(&status, "committed"), count(&status, "duplicates")), (3, 0), "the ledger tells");
+    until("the repeat is settled", async || node.metrics().await.get("forebay_events_in_flight") == 0.0).await;
     node.books_balance().await;
     assert_eq!(node.database.event_count().await, 3);
     node.finish().await;
@@ -153,9 +139,8 @@ async fn batch_sent_again_after_a_restart_lands_once() {
 async fn same_batch_at_two_processes(redis: Option<Redis>) {
     let (first, second) = two_nodes(redis.as_ref()).await;
     let lock = first.database.lock_leaf(Month::from_now(0)).await;
-    let requests: Vec<Request> = (0..10)
-        .map(|n| Request::json(&batch_as(&format!("orders-{n}"), &events(5))))
-        .collect();
+    let requests: Vec<Request> =
+        (0..10).map(|n| Request::json(&batch_as(&format!("orders-{n}"), &events(5)))).collect();
 
     let (at_first, at_second) = tokio::join!(
         futures_util::future::join_all(requests.iter().map(|request| first.send(request.clone()))),
@@ -170,11 +155,7 @@ async fn same_batch_at_two_processes(redis: Option<Redis>) {
     for number in 0..requests.len() {
         for node in [&first, &second] {
             let status = node.is_final(&format!("orders-{number}")).await;
-            assert_eq!(
-                (count(&status, "committed"), count(&status, "duplicates")),
-                (5, 0),
-                "{status}"
-            );
+            assert_eq!((count(&status, "committed"), count(&status, "duplicates")), (5, 0), "{status}");
         }
     }
     first.is_idle().await;
@@ -211,11 +192,7 @@ async fn repeat_at_another_process_counts_as_duplicates_there() {
     assert_eq!(metrics.get("forebay_events_committed_total"), 0.0);
     for node in [&first, &second] {
         let status = node.is_final("orders-17").await;
-        assert_eq!(
-            (count(&status, "committed"), count(&status, "duplicates")),
-            (4, 0),
-            "as the ledger has it"
-        );
+        assert_eq!((count(&status, "committed"), count(&status, "duplicates")), (4, 0), "as the ledger has it");
     }
     assert_eq!(first.database.event_count().await, 4);
     second.finish().await;
@@ -238,10 +215,7 @@ async fn redis_lets_another_process_know_a_repeat_and_a_reuse() {
     .await;
 
     // A look into Redis may take 5 ms at most, and slips past then: that is allowed, and told by the 202.
-    until("the repeat is answered from Redis", async || {
-        second.send(request.clone()).await.status == 200
-    })
-    .await;
+    until("the repeat is answered from Redis", async || second.send(request.clone()).await.status == 200).await;
     until("the reuse is answered from Redis", async || {
         let other = Request::json(&batch_as("orders-17", &events(1)));
         second.send(other).await.status == 409
@@ -284,14 +258,8 @@ async fn events_that_only_another_process_accepted_are_added_and_the_counts_rais
     lenient.is_idle().await;
 
     assert_eq!(strict.database.event_count().await, 3, "each accepted event is there");
-    let row = strict
-        .database
-        .ledger("orders-17", "received, accepted, committed, duplicates, quarantined")
-        .await;
-    let row: Vec<u64> = row
-        .iter()
-        .map(|column| column.as_ref().unwrap().parse().unwrap())
-        .collect();
+    let row = strict.database.ledger("orders-17", "received, accepted, committed, duplicates, quarantined").await;
+    let row: Vec<u64> = row.iter().map(|column| column.as_ref().unwrap().parse().unwrap()).collect();
     assert_eq!((row[0], row[1]), (3, 3), "{row:?}");
     assert_eq!(row[2] + row[3] + row[4], row[1], "{row:?}");
     assert_eq!(row[2], 3, "{row:?}");
@@ -320,14 +288,8 @@ async fn fewer_accepted_events_at_another_process_change_nothing() {
     assert!([200, 202].contains(&answer.status), "{answer}");
     strict.is_idle().await;
     assert_eq!(strict.database.event_count().await, 3);
-    let row = strict
-        .database
-        .ledger("orders-17", "accepted, committed, duplicates, quarantined")
-        .await;
-    assert_eq!(
-        row.iter().map(|column| column.as_deref().unwrap()).collect::<Vec<_>>(),
-        ["3", "3", "0", "0"]
-    );
+    let row = strict.database.ledger("orders-17", "accepted, committed, duplicates, quarantined").await;
+    assert_eq!(row.iter().map(|column| column.as_deref().unwrap()).collect::<Vec<_>>(), ["3", "3", "0", "0"]);
     strict.books_balance().await;
     strict.finish().await;
     lenient.finish().await;
@@ -355,11 +317,7 @@ async fn other_content_that_was_acknowledged_goes_to_quarantine() {
         ids.sort();
         ids
     };
-    let (winner, loser) = if stored == ids(&one) {
-        (&one, &other)
-    } else {
-        (&other, &one)
-    };
+    let (winner, loser) = if stored == ids(&one) { (&one, &other) } else { (&other, &one) };
     assert_eq!((stored, quarantined), (ids(winner), ids(loser)));
     let total: f64 = [first.metrics().await, second.metrics().await]
         .iter()
@@ -367,16 +325,10 @@ async fn other_content_that_was_acknowledged_goes_to_quarantine() {
         .sum();
     assert_eq!(total, loser.len() as f64);
     // What lies in quarantine is the event as it was sent.
-    let kept = first
-        .database
-        .texts("SELECT convert_from(event, 'UTF8') FROM quarantine ORDER BY index")
-        .await;
+    let kept = first.database.texts("SELECT convert_from(event, 'UTF8') FROM quarantine ORDER BY index").await;
     for (kept, sent) in kept.iter().zip(loser) {
         let kept: Value = serde_json::from_str(kept).unwrap();
-        assert_eq!(
-            (&kept["event_id"], &kept["payload"]),
-            (&sent["event_id"], &sent["payload"])
-        );
+        assert_eq!((&kept["event_id"], &kept["payload"]), (&sent["event_id"], &sent["payload"]));
     }
     first.books_balance().await;
     second.books_balance().await;

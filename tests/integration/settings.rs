@@ -57,11 +57,7 @@ async fn wrong_value_is_refused_by_name() {
         ("LOG_FORMAT", "xml"),
     ] {
         println!("{name}={value}");
-        serve(folder.path())
-            .env(name, value)
-            .run()
-            .await
-            .refused_the_setting(name);
+        serve(folder.path()).env(name, value).run().await.refused_the_setting(name);
     }
 }
 
@@ -77,14 +73,9 @@ async fn contradiction_is_refused_by_name() {
         ("REQUEST_MEMORY_MB", &[("REQUEST_MEMORY_MB", "8")]),
         ("ADMIN_PORT", &[("PORT", "18080"), ("ADMIN_PORT", "18080")]),
         ("DATABASE_URL", &[("DATABASE_URL_FILE", secret)]),
-        (
-            "REDIS_URL",
-            &[("REDIS_URL", "redis://127.0.0.1/"), ("REDIS_URL_FILE", secret)],
-        ),
+        ("REDIS_URL", &[("REDIS_URL", "redis://127.0.0.1/"), ("REDIS_URL_FILE", secret)]),
     ] {
-        let command = settings
-            .iter()
-            .fold(serve(folder.path()), |command, (name, value)| command.env(name, value));
+        let command = settings.iter().fold(serve(folder.path()), |command, (name, value)| command.env(name, value));
         println!("{settings:?}");
         command.run().await.refused_the_setting(named);
     }
@@ -99,51 +90,31 @@ async fn protection_that_is_not_there_yet_is_refused() {
         ("RATE_LIMIT_WINDOW", "60"),
         ("TRUSTED_PROXIES", "10.0.0.0/8"),
     ] {
-        serve(folder.path())
-            .env(name, value)
-            .run()
-            .await
-            .refused_the_setting(name);
+        serve(folder.path()).env(name, value).run().await.refused_the_setting(name);
     }
 }
 
 #[tokio::test]
 async fn missing_database_is_refused_and_so_are_secrets_that_cannot_be_read() {
     let folder = temporary("files");
-    forebay(&["serve"])
-        .at(folder.path())
-        .run()
-        .await
-        .refused_the_setting("DATABASE_URL");
+    forebay(&["serve"]).at(folder.path()).run().await.refused_the_setting("DATABASE_URL");
     forebay(&["serve"])
         .at(folder.path())
         .env("DATABASE_URL_FILE", "/nowhere/url")
         .run()
         .await
         .refused_the_setting("DATABASE_URL_FILE");
-    forebay(&["migrate"])
-        .at(folder.path())
-        .run()
-        .await
-        .refused_the_setting("DATABASE_URL");
+    forebay(&["migrate"]).at(folder.path()).run().await.refused_the_setting("DATABASE_URL");
 }
 
 #[tokio::test]
 async fn unknown_command_or_flag_is_exit_code_2() {
-    for arguments in [
-        &["nonsense"][..],
-        &["serve", "--nonsense"],
-        &["serve", "--batch-size", "0"],
-        &["migrate", "extra"],
-    ] {
+    for arguments in
+        [&["nonsense"][..], &["serve", "--nonsense"], &["serve", "--batch-size", "0"], &["migrate", "extra"]]
+    {
         forebay(arguments).run().await.ended_with(2);
     }
-    for arguments in [
-        &["--help"][..],
-        &["--version"],
-        &["serve", "--help"],
-        &["import", "--help"],
-    ] {
+    for arguments in [&["--help"][..], &["--version"], &["serve", "--help"], &["import", "--help"]] {
         forebay(arguments).run().await.succeeded();
     }
 }
@@ -155,9 +126,7 @@ async fn secret_comes_from_a_file_and_other_spellings_of_the_address_are_read() 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{plain}\n")).unwrap();
     let mut node = Node::on(&database, |settings| {
-        settings
-            .unset("DATABASE_URL")
-            .set("DATABASE_URL_FILE", file.path().display());
+        settings.unset("DATABASE_URL").set("DATABASE_URL_FILE", file.path().display());
     })
     .await;
     drop(database);
@@ -180,10 +149,7 @@ async fn instance_is_the_name_in_the_ledger() {
     })
     .await;
     node.is_committed(&node.ingest(&events(1)).await).await;
-    assert_eq!(
-        node.database.texts("SELECT DISTINCT instance FROM batches").await,
-        ["replica-7"]
-    );
+    assert_eq!(node.database.texts("SELECT DISTINCT instance FROM batches").await, ["replica-7"]);
     node.finish().await;
 }
 
@@ -226,10 +192,7 @@ async fn journal_folder_that_cannot_be_written_is_told() {
     let folder = temporary("files");
     let file = folder.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
-    let said = serve(folder.path())
-        .env("JOURNAL_DIR", file.join("journal").display())
-        .run()
-        .await;
+    let said = serve(folder.path()).env("JOURNAL_DIR", file.join("journal").display()).run().await;
     assert!([Some(1), Some(2)].contains(&said.code), "{said:#?}");
     assert!(said.stderr.to_lowercase().contains("journal"), "{said:#?}");
 }
@@ -237,10 +200,7 @@ async fn journal_folder_that_cannot_be_written_is_told() {
 /// Returns the variables that `--help` of a command names.
 async fn variables_of(command: &str) -> BTreeSet<String> {
     let help = forebay(&[command, "--help"]).run().await.succeeded().stdout;
-    let names = help
-        .split("[env: ")
-        .skip(1)
-        .map(|rest| rest.split(['=', ']']).next().unwrap().to_owned());
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap().to_owned());
     names.collect()
 }
 
@@ -253,12 +213,8 @@ fn read(name: &str) -> String {
 async fn documents_name_each_variable_and_no_other() {
     let known = &variables_of("serve").await | &variables_of("dev").await;
     assert!(known.len() > 30, "{known:?}");
-    let is_name = |text: &str| {
-        text.len() > 3
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-    };
+    let is_name =
+        |text: &str| text.len() > 3 && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     let example: BTreeSet<String> = read(".env.example")
         .lines()
         .filter_map(|line| line.trim_start_matches(['#', ' ']).split_once('='))
@@ -266,24 +222,11 @@ async fn documents_name_each_variable_and_no_other() {
         .filter(|name| is_name(name))
         .collect();
     // Those of later releases are in the example, with a word that they are not obeyed yet; compose reads the last.
-    let later = [
-        "API_KEYS_FILE",
-        "RATE_LIMIT_REQUESTS",
-        "RATE_LIMIT_WINDOW",
-        "TRUSTED_PROXIES",
-        "POSTGRES_PASSWORD",
-    ];
-    let unknown: Vec<_> = example
-        .difference(&known)
-        .filter(|name| !later.contains(&name.as_str()))
-        .collect();
+    let later = ["API_KEYS_FILE", "RATE_LIMIT_REQUESTS", "RATE_LIMIT_WINDOW", "TRUSTED_PROXIES", "POSTGRES_PASSWORD"];
+    let unknown: Vec<_> = example.difference(&known).filter(|name| !later.contains(&name.as_str())).collect();
     assert!(unknown.is_empty(), ".env.example: nobody reads {unknown:?}");
     let readme = read("README.md");
-    for name in variables_of("serve")
-        .await
-        .iter()
-        .filter(|name| !name.ends_with("_FILE"))
-    {
+    for name in variables_of("serve").await.iter().filter(|name| !name.ends_with("_FILE")) {
         assert!(example.contains(name), ".env.example lacks {name}");
         assert!(readme.contains(&format!("`{name}`")), "README.md lacks {name}");
     }

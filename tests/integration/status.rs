@@ -28,32 +28,18 @@ async fn goes_through_its_states(redis: Option<Redis>) {
     let first = node.is_in_state("first", "processing").await;
     let mut sent = events(2);
     sent.push(json!({}));
-    node.send(Request::json(&batch_as("second", &sent)).query("priority=2"))
-        .await
-        .is(202);
+    node.send(Request::json(&batch_as("second", &sent)).query("priority=2")).await.is(202);
 
     let second = node.status("second").await;
 
     assert!(first["attempts"].as_u64().unwrap() >= 1, "{first}");
-    assert_eq!(
-        (&second["status"], &second["attempts"]),
-        (&json!("accepted"), &json!(0))
-    );
-    assert_eq!(
-        (&second["received"], &second["accepted"], &second["rejected"]),
-        (&json!(3), &json!(2), &json!(1))
-    );
+    assert_eq!((&second["status"], &second["attempts"]), (&json!("accepted"), &json!(0)));
+    assert_eq!((&second["received"], &second["accepted"], &second["rejected"]), (&json!(3), &json!(2), &json!(1)));
     assert_eq!((&second["committed"], second.get("completed_at")), (&json!(0), None));
     lock.release().await;
     let done = node.is_final("second").await;
-    assert_eq!(
-        (&done["status"], &done["committed"], &done["priority"]),
-        (&json!("completed"), &json!(2), &json!(2))
-    );
-    assert_eq!(
-        (&done["rejected"], done["attempts"].as_u64().unwrap() >= 1),
-        (&json!(1), true)
-    );
+    assert_eq!((&done["status"], &done["committed"], &done["priority"]), (&json!("completed"), &json!(2), &json!(2)));
+    assert_eq!((&done["rejected"], done["attempts"].as_u64().unwrap() >= 1), (&json!(1), true));
     let moment = |name: &str| done[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(moment("completed_at") >= moment("accepted_at"));
     assert_eq!(done["accepted_at"], second["accepted_at"]);
@@ -85,10 +71,7 @@ async fn another_replica_knows_a_batch_in_hand_through_redis() {
     })
     .await;
 
-    assert!(
-        ["accepted", "processing"].contains(&seen["status"].as_str().unwrap()),
-        "{seen}"
-    );
+    assert!(["accepted", "processing"].contains(&seen["status"].as_str().unwrap()), "{seen}");
     assert_eq!((&seen["received"], &seen["accepted"]), (&json!(2), &json!(2)));
     let waiting = Request::status("orders-17").wait(50);
     let (waited, ()) = tokio::join!(second.send(waiting), lock.release());
@@ -121,12 +104,7 @@ async fn another_replica_knows_a_batch_by_the_ledger_without_redis() {
 #[tokio::test]
 async fn final_status_survives_the_process() {
     let mut node = Node::start(|_| ()).await;
-    node.is_committed(
-        &node
-            .accept(Request::json(&batch_as("orders-17", &events(2))).query("priority=5"))
-            .await,
-    )
-    .await;
+    node.is_committed(&node.accept(Request::json(&batch_as("orders-17", &events(2))).query("priority=5")).await).await;
     let before = node.status("orders-17").await;
     assert_eq!(node.stop().await, 0);
     node.restart(|_| ()).await;
@@ -152,10 +130,7 @@ async fn redis_holds_one_value_a_batch_with_a_time_to_live() {
     let id = unique("orders");
     node.accept(Request::json(&batch_as(&id, &events(2)))).await;
     lock.is_waited_for().await;
-    let key = eventually("Redis knows it", async || {
-        redis.keys(&format!("{prefix}*{id}*")).await.pop()
-    })
-    .await;
+    let key = eventually("Redis knows it", async || redis.keys(&format!("{prefix}*{id}*")).await.pop()).await;
     let (_, seconds) = redis.value(&key).await;
     assert!((1001..=7 * 86_400).contains(&seconds), "{seconds}");
     lock.release().await;
@@ -174,10 +149,7 @@ async fn redis_holds_one_value_a_batch_with_a_time_to_live() {
 async fn ingest_and_status_work_while_redis_is_away() {
     let mut redis = Redis::start().await;
     let node = Node::start(|settings| settings_with(Some(&redis), settings)).await;
-    until("redis is up", async || {
-        node.metrics().await.get("forebay_redis_up") == 1.0
-    })
-    .await;
+    until("redis is up", async || node.metrics().await.get("forebay_redis_up") == 1.0).await;
     assert_eq!(node.health().await.is(200)["checks"]["redis"]["status"], "up");
 
     redis.kill();
@@ -192,17 +164,12 @@ async fn ingest_and_status_work_while_redis_is_away() {
     assert_eq!(node.metrics().await.get("forebay_redis_up"), 0.0);
 
     redis.start_again().await;
-    until("redis is up again", async || {
-        node.health().await.is(200)["status"] == "healthy"
-    })
-    .await;
+    until("redis is up again", async || node.health().await.is(200)["status"] == "healthy").await;
 
     redis.pause();
     let frozen = node.accept(Request::json(&batch_as("frozen", &events(2)))).await;
     node.is_committed(&frozen).await;
-    node.send(Request::status("never-sent"))
-        .await
-        .is_problem(404, "unknown_batch");
+    node.send(Request::status("never-sent")).await.is_problem(404, "unknown_batch");
     redis.resume();
     redis.flush_all().await;
     assert_eq!(node.status("frozen").await["status"], "completed");

@@ -20,19 +20,13 @@ async fn equal_books_are_exit_0_and_a_missing_row_is_exit_1() {
     let node = Node::start(|_| ()).await;
     verify(&node, &[]).await.succeeded();
     let doubled = event();
-    for sent in [
-        events(20),
-        vec![doubled.clone(), doubled],
-        events_at(&Month::from_now(-1).noon(4), 3),
-    ] {
+    for sent in [events(20), vec![doubled.clone(), doubled], events_at(&Month::from_now(-1).noon(4), 3)] {
         let receipt = node.ingest(&sent).await;
         node.is_final(receipt["batch_id"].as_str().unwrap()).await;
     }
     verify(&node, &[]).await.succeeded();
 
-    node.database
-        .query("DELETE FROM events WHERE event_id = (SELECT min(event_id) FROM events)")
-        .await;
+    node.database.query("DELETE FROM events WHERE event_id = (SELECT min(event_id) FROM events)").await;
 
     let said = verify(&node, &[]).await.ended_with(1);
     assert!(!(said.stdout + &said.stderr).trim().is_empty());
@@ -42,14 +36,8 @@ async fn equal_books_are_exit_0_and_a_missing_row_is_exit_1() {
 #[tokio::test]
 async fn quarantined_events_are_part_of_the_books() {
     let node = Node::start(|_| ()).await;
-    node.database
-        .query("ALTER TABLE events ADD CONSTRAINT no_poison CHECK (event_type <> 'poison') NOT VALID")
-        .await;
-    node.accept(Request::json(&batch_as(
-        "mixed",
-        &[event(), event_with("event_type", json!("poison"))],
-    )))
-    .await;
+    node.database.query("ALTER TABLE events ADD CONSTRAINT no_poison CHECK (event_type <> 'poison') NOT VALID").await;
+    node.accept(Request::json(&batch_as("mixed", &[event(), event_with("event_type", json!("poison"))]))).await;
     assert_eq!(node.is_final("mixed").await["quarantined"], 1);
     verify(&node, &[]).await.succeeded();
     node.database.query("DELETE FROM quarantine").await;
@@ -62,8 +50,7 @@ async fn pruned_batches_are_left_out() {
     let node = Node::start(|_| ()).await;
     let (old, new) = (Month::from_now(-8), Month::from_now(0));
     for month in [old, new] {
-        node.is_committed(&node.ingest(&events_at(&month.noon(1), 3)).await)
-            .await;
+        node.is_committed(&node.ingest(&events_at(&month.noon(1), 3)).await).await;
     }
     forebay(&["partitions", "cleanup", "--older-than", "3months"])
         .env("DATABASE_URL", node.database.url())

@@ -34,10 +34,7 @@ fn sockets_and_addresses_are_hosts() {
     let config = parse("postgresql://[::1]:5433/events").unwrap().config;
     assert_eq!(config.get_hosts(), [Host::Tcp("::1".into())]);
     let config = parse("host=db hostaddr=10.0.0.1").unwrap().config;
-    assert_eq!(
-        config.get_hostaddrs(),
-        ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]
-    );
+    assert_eq!(config.get_hostaddrs(), ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
 }
 
 #[test]

@@ -53,11 +53,7 @@ fn stream_of_several_members_is_one_body() {
         for piece in 1..stream.len() {
             assert_eq!(decode(coding, 6, piece, &stream), Ok(b"onetwo".to_vec()), "{coding:?}");
         }
-        assert_eq!(
-            decode(coding, 6, 5, &stream[..stream.len() - 1]),
-            Err(Fault::Broken),
-            "{coding:?}"
-        );
+        assert_eq!(decode(coding, 6, 5, &stream[..stream.len() - 1]), Err(Fault::Broken), "{coding:?}");
     }
 }
 
@@ -67,15 +63,8 @@ fn limit_is_exact() {
     for (coding, encode) in CODINGS {
         let stream = encode(&text);
         for piece in [1, 100, stream.len()] {
-            assert_eq!(
-                decode(coding, 300_000, piece, &stream).map(|body| body.len()),
-                Ok(300_000)
-            );
-            assert_eq!(
-                decode(coding, 299_999, piece, &stream),
-                Err(Fault::TooLarge),
-                "{coding:?}"
-            );
+            assert_eq!(decode(coding, 300_000, piece, &stream).map(|body| body.len()), Ok(300_000));
+            assert_eq!(decode(coding, 299_999, piece, &stream), Err(Fault::TooLarge), "{coding:?}");
         }
     }
 }
@@ -85,10 +74,7 @@ fn bomb_stops_at_the_limit_and_its_permit() {
     let text = vec![b' '; 200 << 20];
     for (coding, encode) in CODINGS {
         let bomb = encode(&text);
-        let mut decoder = Decoder::new(
-            coding,
-            Output::new(8 << 20, Budget::new(Mebibytes(64)).take(0).unwrap()),
-        );
+        let mut decoder = Decoder::new(coding, Output::new(8 << 20, Budget::new(Mebibytes(64)).take(0).unwrap()));
         assert_eq!(decoder.feed(&bomb), Err(Fault::TooLarge));
         assert!(decoder.made() <= (8 << 20) + 1, "{coding:?} made {}", decoder.made());
 

@@ -41,18 +41,8 @@ fn wrapped(origins: &[&str]) -> Wrapped {
     let full =
         async || -> Result<()> { Err(Problem::new(Code::QueueFull, "full").retry_after(Duration::from_secs(7))) };
     let boom = async || -> Result<()> { panic!("a handler that panics") };
-    let routes = documentation()
-        .route("/v1/ingest/batch", post(refused).get(boom))
-        .route("/v1/health", get(full));
-    Wrapped {
-        router: wrap(
-            routes,
-            Observer::new(Arc::clone(&health), Some(counted)),
-            cors(&origins),
-        ),
-        health,
-        metrics,
-    }
+    let routes = documentation().route("/v1/ingest/batch", post(refused).get(boom)).route("/v1/health", get(full));
+    Wrapped { router: wrap(routes, Observer::new(Arc::clone(&health), Some(counted)), cors(&origins)), health, metrics }
 }
 
 impl Wrapped {
@@ -61,11 +51,7 @@ impl Wrapped {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.router
-            .clone()
-            .oneshot(request.body(Body::empty()).unwrap())
-            .await
-            .unwrap()
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     /// Returns status, headers and body as text, under the request id `test`.
@@ -159,13 +145,7 @@ async fn fit_request_id_is_taken_over_and_others_replaced() {
 #[tokio::test]
 async fn draining_closes_connections_after_their_answer() {
     let wrapped = wrapped(&[]);
-    assert!(
-        !wrapped
-            .ask("GET", "/docs", &[])
-            .await
-            .headers()
-            .contains_key(CONNECTION)
-    );
+    assert!(!wrapped.ask("GET", "/docs", &[]).await.headers().contains_key(CONNECTION));
     wrapped.health.draining.store(true, Relaxed);
     assert_eq!(wrapped.ask("GET", "/docs", &[]).await.headers()[CONNECTION], "close");
 }
@@ -173,12 +153,7 @@ async fn draining_closes_connections_after_their_answer() {
 #[tokio::test]
 async fn answers_are_counted_by_route() {
     let wrapped = wrapped(&[]);
-    for (method, path) in [
-        ("GET", "/docs/index.css"),
-        ("GET", "/a/b"),
-        ("BREW", "/c"),
-        ("PUT", "/v1/health"),
-    ] {
+    for (method, path) in [("GET", "/docs/index.css"), ("GET", "/a/b"), ("BREW", "/c"), ("PUT", "/v1/health")] {
         wrapped.ask(method, path, &[]).await;
     }
     let text = wrapped.metrics.render();
@@ -202,14 +177,8 @@ async fn only_the_origins_that_are_set_may_read_answers() {
     };
     assert_eq!(asked_by(&wrapped(&[""]), "https://a.example").await, None);
     let wrapped = wrapped(&["https://a.example", "https://b.example"]);
-    assert_eq!(
-        asked_by(&wrapped, "https://b.example").await,
-        Some(("https://b.example".to_owned(), true))
-    );
-    assert_eq!(
-        asked_by(&wrapped, "https://c.example").await.map(|(origin, _)| origin),
-        None
-    );
+    assert_eq!(asked_by(&wrapped, "https://b.example").await, Some(("https://b.example".to_owned(), true)));
+    assert_eq!(asked_by(&wrapped, "https://c.example").await.map(|(origin, _)| origin), None);
     let preflight = [
         ("origin", "https://a.example"),
         ("access-control-request-method", "POST"),
@@ -226,10 +195,8 @@ async fn docs_need_nothing_from_elsewhere() {
     for path in ["/docs", "/docs/"] {
         let page = read(wrapped.ask("GET", path, &[]).await).await;
         assert!(!page.contains("://"), "{page}");
-        let files: Vec<&str> = page
-            .split(['"'])
-            .filter(|text| text.ends_with(".js") || text.ends_with(".css"))
-            .collect();
+        let files: Vec<&str> =
+            page.split(['"']).filter(|text| text.ends_with(".js") || text.ends_with(".css")).collect();
         assert!(files.len() >= 4, "{page}");
         for file in files {
             let path = format!("/docs/{}", file.trim_start_matches("./"));

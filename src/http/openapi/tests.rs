@@ -7,23 +7,10 @@ fn parsed() -> Value {
 #[test]
 fn document_is_openapi_3_1_and_has_every_route() {
     let document = parsed();
-    assert!(
-        document["openapi"].as_str().unwrap().starts_with("3.1"),
-        "{}",
-        document["openapi"]
-    );
-    let paths: Vec<&str> = document["paths"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let paths: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     for route in Route::ALL.iter().filter(|route| **route != Route::Other) {
-        assert!(
-            paths.contains(&route.as_str()),
-            "{} is not in {paths:?}",
-            route.as_str()
-        );
+        assert!(paths.contains(&route.as_str()), "{} is not in {paths:?}", route.as_str());
     }
     assert_eq!(paths.len(), Route::ALL.len() - 1);
 }
@@ -37,10 +24,7 @@ fn every_status_has_an_example_and_every_code_its_place() {
             for (status, response) in operation["responses"].as_object().unwrap() {
                 assert!(response["headers"]["X-Request-Id"].is_object(), "{path} {status}");
                 for content in response["content"].as_object().unwrap().values() {
-                    assert!(
-                        content["example"] != Value::Null || content["examples"] != Value::Null,
-                        "{path} {status}"
-                    );
+                    assert!(content["example"] != Value::Null || content["examples"] != Value::Null, "{path} {status}");
                     for (code, example) in content["examples"].as_object().into_iter().flatten() {
                         assert_eq!(example["value"]["status"].to_string(), *status);
                         codes.push(code.clone());
@@ -87,10 +71,5 @@ fn limits_are_told() {
     let required = serde_json::json!(["event_id", "service_name", "event_type", "payload"]);
     assert_eq!(schemas["IngestEvent"]["required"], required);
     let codes = schemas["Code"]["enum"].as_array().unwrap();
-    assert!(
-        codes
-            .iter()
-            .map(|code| code.as_str().unwrap())
-            .eq(Code::ALL.iter().map(|code| code.as_str()))
-    );
+    assert!(codes.iter().map(|code| code.as_str().unwrap()).eq(Code::ALL.iter().map(|code| code.as_str())));
 }

@@ -61,15 +61,7 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let mut port = Port::new(router, 100, stop.clone(), &tasks);
         adjust(&mut port);
-        Self {
-            address,
-            health,
-            connections: port.open("test", listener),
-            tasks,
-            stop,
-            held,
-            go_on,
-        }
+        Self { address, health, connections: port.open("test", listener), tasks, stop, held, go_on }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -93,11 +85,7 @@ impl Node {
 
 /// Reads a body of at most 1000 bytes within a short time, as the ingest route does.
 async fn read(State(budget): State<Budget>, request: Request) -> Result<String> {
-    let limits = Limits {
-        request: 1000,
-        decompressed: 1000,
-        timeout: SHORT,
-    };
+    let limits = Limits { request: 1000, decompressed: 1000, timeout: SHORT };
     let (parts, mut body) = request.into_parts();
     let mut awaits_continue = parts.headers.contains_key(EXPECT);
     let read = async {
@@ -126,11 +114,7 @@ async fn answer(tcp: &mut TcpStream) -> String {
     let mut text = Vec::new();
     loop {
         let read = tcp.read_buf(&mut text).await.unwrap();
-        assert!(
-            read > 0,
-            "the connection ended after {:?}",
-            String::from_utf8_lossy(&text)
-        );
+        assert!(read > 0, "the connection ended after {:?}", String::from_utf8_lossy(&text));
         let text = String::from_utf8_lossy(&text);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
@@ -154,25 +138,12 @@ async fn refused_body_does_not_reset_its_answer() {
     let node = Node::start(|_| ()).await;
     let mut tcp = node.connect().await;
     let body = vec![b'x'; 24 << 20];
-    send(
-        &mut tcp,
-        &format!(
-            "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        ),
-    )
-    .await;
+    send(&mut tcp, &format!("POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len())).await;
     // The caller does not look at the answer before it has sent everything.
     tcp.write_all(&body).await.unwrap();
     let (text, whole) = rest(&mut tcp).await;
-    assert!(
-        text.starts_with("HTTP/1.1 413 Content Too Large\r\n") && whole,
-        "{text}"
-    );
-    assert!(
-        text.contains("connection: close") && text.contains("\"limit\":1000,\"unit\":\"bytes\""),
-        "{text}"
-    );
+    assert!(text.starts_with("HTTP/1.1 413 Content Too Large\r\n") && whole, "{text}");
+    assert!(text.contains("connection: close") && text.contains("\"limit\":1000,\"unit\":\"bytes\""), "{text}");
     node.end().await;
 }
 
@@ -181,19 +152,9 @@ async fn connection_outlives_a_small_refused_body() {
     let node = Node::start(|_| ()).await;
     let mut tcp = node.connect().await;
     for _ in 0..2 {
-        send(
-            &mut tcp,
-            &format!(
-                "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 1001\r\n\r\n{:1001}",
-                ""
-            ),
-        )
-        .await;
+        send(&mut tcp, &format!("POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 1001\r\n\r\n{:1001}", "")).await;
         let text = answer(&mut tcp).await;
-        assert!(
-            text.starts_with("HTTP/1.1 413 ") && !text.contains("connection: close"),
-            "{text}"
-        );
+        assert!(text.starts_with("HTTP/1.1 413 ") && !text.contains("connection: close"), "{text}");
     }
     node.end().await;
 }
@@ -202,20 +163,12 @@ async fn connection_outlives_a_small_refused_body() {
 async fn final_status_takes_the_place_of_100_continue() {
     let node = Node::start(|_| ()).await;
     let mut tcp = node.connect().await;
-    send(
-        &mut tcp,
-        "POST /read HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1001\r\n\r\n",
-    )
-    .await;
+    send(&mut tcp, "POST /read HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1001\r\n\r\n").await;
     let (text, whole) = rest(&mut tcp).await;
     assert!(text.starts_with("HTTP/1.1 413 ") && whole, "{text}");
 
     let mut tcp = node.connect().await;
-    send(
-        &mut tcp,
-        "POST /read HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
-    )
-    .await;
+    send(&mut tcp, "POST /read HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
     assert!(answer(&mut tcp).await.starts_with("HTTP/1.1 100 Continue\r\n"));
     send(&mut tcp, "12345").await;
     assert!(answer(&mut tcp).await.starts_with("HTTP/1.1 200 "));
@@ -226,28 +179,16 @@ async fn final_status_takes_the_place_of_100_continue() {
 async fn slow_body_is_408_and_closed() {
     let node = Node::start(|_| ()).await;
     let mut tcp = node.connect().await;
-    send(
-        &mut tcp,
-        "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12",
-    )
-    .await;
+    send(&mut tcp, "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12").await;
     let (text, whole) = rest(&mut tcp).await;
     assert!(text.starts_with("HTTP/1.1 408 Request Timeout\r\n") && whole, "{text}");
-    assert!(
-        text.contains("connection: close") && text.contains("\"code\":\"body_timeout\""),
-        "{text}"
-    );
+    assert!(text.contains("connection: close") && text.contains("\"code\":\"body_timeout\""), "{text}");
     node.end().await;
 }
 
 #[tokio::test]
 async fn head_that_never_ends_is_cut_off() {
-    let patience = Patience {
-        head: SHORT,
-        idle: FOR_GOOD,
-        write: FOR_GOOD,
-        linger: FOR_GOOD,
-    };
+    let patience = Patience { head: SHORT, idle: FOR_GOOD, write: FOR_GOOD, linger: FOR_GOOD };
     let node = Node::start(|port| port.patience = patience).await;
     for text in ["", "P", "PRI * HTTP/2", "GET / HTTP/1.1\r\nhost: "] {
         let mut tcp = node.connect().await;
@@ -259,12 +200,7 @@ async fn head_that_never_ends_is_cut_off() {
 
 #[tokio::test]
 async fn connection_may_idle_longer_than_a_head_may_take() {
-    let patience = Patience {
-        head: SHORT,
-        idle: FOR_GOOD,
-        write: FOR_GOOD,
-        linger: FOR_GOOD,
-    };
+    let patience = Patience { head: SHORT, idle: FOR_GOOD, write: FOR_GOOD, linger: FOR_GOOD };
     let node = Node::start(|port| port.patience = patience).await;
     let mut tcp = node.connect().await;
     for _ in 0..3 {
@@ -278,22 +214,13 @@ async fn connection_may_idle_longer_than_a_head_may_take() {
     node.go_on.notify_one();
     assert!(answer(&mut tcp).await.ends_with("went on"));
     send(&mut tcp, "GET / HT").await;
-    assert_eq!(
-        rest(&mut tcp).await.0,
-        "",
-        "but the next head must be whole in time, too"
-    );
+    assert_eq!(rest(&mut tcp).await.0, "", "but the next head must be whole in time, too");
     node.end().await;
 }
 
 #[tokio::test]
 async fn peer_that_idles_or_does_not_read_is_given_up() {
-    let patience = Patience {
-        head: FOR_GOOD,
-        idle: SHORT,
-        write: SHORT,
-        linger: FOR_GOOD,
-    };
+    let patience = Patience { head: FOR_GOOD, idle: SHORT, write: SHORT, linger: FOR_GOOD };
     let node = Node::start(|port| port.patience = patience).await;
     let mut idle = node.connect().await;
     send(&mut idle, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -349,10 +276,7 @@ async fn drain_answers_what_is_in_hand_and_what_still_comes() {
     for tcp in [&mut kept, &mut late] {
         send(tcp, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         let (text, whole) = rest(tcp).await;
-        assert!(
-            text.contains("connection: close") && text.ends_with("here") && whole,
-            "{text}"
-        );
+        assert!(text.contains("connection: close") && text.ends_with("here") && whole, "{text}");
     }
     assert_eq!(rest(&mut idle).await, (String::new(), true));
     assert!(TcpStream::connect(node.address).await.is_err());
@@ -366,18 +290,11 @@ async fn drain_answers_what_is_in_hand_and_what_still_comes() {
 #[tokio::test]
 async fn http_2_is_spoken_without_tls_and_drained() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .http2_prior_knowledge()
-        .build()
-        .unwrap();
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let node = Node::start(|_| ()).await;
     let url = |path: &str| format!("http://{}{path}", node.address);
     let answer = client.get(url("/")).send().await.unwrap();
-    assert_eq!(
-        (answer.version(), answer.status().as_u16()),
-        (hyper::Version::HTTP_2, 200)
-    );
+    assert_eq!((answer.version(), answer.status().as_u16()), (hyper::Version::HTTP_2, 200));
     assert!(answer.headers().contains_key("x-request-id"));
     let head = client.head(url("/nowhere")).send().await.unwrap();
     assert_eq!(head.status(), 404);
@@ -410,13 +327,8 @@ async fn both_ports_are_bound_and_a_taken_one_is_named() {
     let config = |port: &str| Cli::parse_from(["", "--port", "0", "--admin-port", port]).http;
     let host = "127.0.0.1".parse().unwrap();
     let listeners = Listeners::bind(&config("0"), host).await.unwrap();
-    assert_ne!(
-        listeners.api_addr().unwrap().port(),
-        listeners.admin_addr().unwrap().port()
-    );
-    let error = Listeners::bind(&config(&taken.port().to_string()), host)
-        .await
-        .unwrap_err();
+    assert_ne!(listeners.api_addr().unwrap().port(), listeners.admin_addr().unwrap().port());
+    let error = Listeners::bind(&config(&taken.port().to_string()), host).await.unwrap_err();
     assert!(error.to_string().starts_with("ADMIN_PORT: "), "{error}");
     drop(listener);
 }

@@ -15,24 +15,11 @@ use super::{
 };
 use crate::event::RejectReason;
 
-const NAMES: Names = Names {
-    event_id: "id",
-    service_name: "source",
-    event_type: "type",
-    payload: "data",
-    timestamp: "time",
-};
+const NAMES: Names =
+    Names { event_id: "id", service_name: "source", event_type: "type", payload: "data", timestamp: "time" };
 
 /// The keys that have a meaning here.
-const KEYS: [&[u8]; 7] = [
-    b"id",
-    b"source",
-    b"type",
-    b"time",
-    b"data",
-    b"data_base64",
-    b"specversion",
-];
+const KEYS: [&[u8]; 7] = [b"id", b"source", b"type", b"time", b"data", b"data_base64", b"specversion"];
 
 /// Reads the body as a list of CloudEvents.
 pub(super) fn parse(request: &Request<'_>) -> Result<Parsed, Refusal> {
@@ -118,11 +105,7 @@ fn read<'m, 'a: 'm>(
     metadata.push('}');
     fields.flaw = doubled.or_else(|| unsupported(&specversion, &data_base64)).or(faulty);
     let mut fields: Fields<'m> = fields;
-    fields.metadata = Value {
-        kind: Kind::Object,
-        raw: metadata,
-        fault: None,
-    };
+    fields.metadata = Value { kind: Kind::Object, raw: metadata, fault: None };
     Ok(fields)
 }
 
@@ -130,11 +113,9 @@ fn unsupported(specversion: &Value<'_>, data_base64: &Value<'_>) -> Option<Rejec
     let mut scratch = Vec::new();
     let (code, name, says) = match specversion.text(&mut scratch) {
         Some("1.0") if data_base64.kind == Kind::Absent => return None,
-        Some("1.0") => (
-            RejectReason::UnsupportedEvent,
-            "data_base64",
-            "is not supported: data must be an object".to_owned(),
-        ),
+        Some("1.0") => {
+            (RejectReason::UnsupportedEvent, "data_base64", "is not supported: data must be an object".to_owned())
+        }
         Some(other) => (
             RejectReason::UnsupportedEvent,
             "specversion",
@@ -143,11 +124,7 @@ fn unsupported(specversion: &Value<'_>, data_base64: &Value<'_>) -> Option<Rejec
         None if specversion.kind == Kind::Absent => {
             (RejectReason::MissingField, "specversion", "is missing".to_owned())
         }
-        None => (
-            RejectReason::UnsupportedEvent,
-            "specversion",
-            "is not \"1.0\"".to_owned(),
-        ),
+        None => (RejectReason::UnsupportedEvent, "specversion", "is not \"1.0\"".to_owned()),
     };
     Some(Rejection::of_field(code, name, &says))
 }

@@ -139,11 +139,7 @@ impl<'r> Collector<'r> {
             months: self.times.into_months(),
             traceparent: self.request.traceparent.clone(),
         };
-        Ok(Parsed {
-            batch: EncodedBatch { head, rows: self.rows },
-            errors: self.errors,
-            id_is_callers,
-        })
+        Ok(Parsed { batch: EncodedBatch { head, rows: self.rows }, errors: self.errors, id_is_callers })
     }
 
     fn refused_whole(&self) -> Option<String> {
@@ -151,9 +147,7 @@ impl<'r> Collector<'r> {
         if received == 0 {
             Some("the batch holds no events".to_owned())
         } else if self.request.atomic && bad > 0 {
-            Some(format!(
-                "atomic was asked for and {bad} of {received} events can't be stored; nothing was stored"
-            ))
+            Some(format!("atomic was asked for and {bad} of {received} events can't be stored; nothing was stored"))
         } else if self.accepted == 0 {
             Some(match received {
                 1 => "the batch's one event can't be stored".to_owned(),

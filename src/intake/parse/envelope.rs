@@ -143,20 +143,13 @@ impl<'a> Envelope<'a> {
             && query != body
         {
             self.complain("priority", || {
-                format!(
-                    "priority is {} in the query and {} in the body",
-                    query.get(),
-                    body.get()
-                )
+                format!("priority is {} in the query and {} in the body", query.get(), body.get())
             });
         }
     }
 
     fn complain(&mut self, field: &str, detail: impl FnOnce() -> String) {
-        self.trouble.get_or_insert_with(|| Trouble {
-            detail: detail(),
-            pointer: format!("/{field}"),
-        });
+        self.trouble.get_or_insert_with(|| Trouble { detail: detail(), pointer: format!("/{field}") });
     }
 }
 

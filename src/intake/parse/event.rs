@@ -128,11 +128,7 @@ impl<'a> Fields<'a> {
                 self.payload_user_id = value;
             }
         }
-        self.payload = Value {
-            kind: Kind::Object,
-            raw: scan.since(start),
-            fault,
-        };
+        self.payload = Value { kind: Kind::Object, raw: scan.since(start), fault };
         Ok(())
     }
 
@@ -153,24 +149,10 @@ impl<'a> Fields<'a> {
         if let Some(flaw) = self.flaw.take() {
             return Err(flaw);
         }
-        let event_id = required(
-            &self.event_id,
-            names.event_id,
-            limits::EVENT_ID_BYTES,
-            &mut scratch.event_id,
-        )?;
-        let service_name = required(
-            &self.service_name,
-            names.service_name,
-            limits::NAME_BYTES,
-            &mut scratch.service_name,
-        )?;
-        let event_type = required(
-            &self.event_type,
-            names.event_type,
-            limits::NAME_BYTES,
-            &mut scratch.event_type,
-        )?;
+        let event_id = required(&self.event_id, names.event_id, limits::EVENT_ID_BYTES, &mut scratch.event_id)?;
+        let service_name =
+            required(&self.service_name, names.service_name, limits::NAME_BYTES, &mut scratch.service_name)?;
+        let event_type = required(&self.event_type, names.event_type, limits::NAME_BYTES, &mut scratch.event_type)?;
         let payload = object(&self.payload, names.payload)?;
         let timestamp = match self.timestamp.kind {
             Kind::Absent | Kind::Null => accepted_at,
@@ -197,15 +179,7 @@ impl<'a> Fields<'a> {
                 Some(within(text, format_args!("user_id"), limits::NAME_BYTES)?)
             }
         };
-        Ok(EventColumns {
-            timestamp,
-            event_id,
-            service_name,
-            event_type,
-            user_id,
-            payload,
-            metadata,
-        })
+        Ok(EventColumns { timestamp, event_id, service_name, event_type, user_id, payload, metadata })
     }
 }
 
@@ -242,11 +216,7 @@ fn within<'f>(text: &'f str, name: std::fmt::Arguments<'_>, limit: usize) -> Res
         return Ok(text);
     }
     let says = format!("is longer than its limit of {limit} bytes");
-    Err(Rejection::of_field(
-        RejectReason::FieldTooLong,
-        &name.to_string(),
-        &says,
-    ))
+    Err(Rejection::of_field(RejectReason::FieldTooLong, &name.to_string(), &says))
 }
 
 fn wrong_type(value: &Value<'_>, name: &str, wanted: &str) -> Rejection {
@@ -262,11 +232,7 @@ fn wrong_type(value: &Value<'_>, name: &str, wanted: &str) -> Rejection {
 fn no_time(text: &str, name: &str) -> Rejection {
     // The commonest slip by far.
     let lacks_offset = timestamp::parse(&format!("{text}Z")).is_some();
-    let why = if lacks_offset {
-        ": it has no offset from UTC"
-    } else {
-        ""
-    };
+    let why = if lacks_offset { ": it has no offset from UTC" } else { "" };
     Rejection {
         code: RejectReason::InvalidTimestamp,
         detail: format!("{} is not an RFC 3339 time{why}", quoted(text)),

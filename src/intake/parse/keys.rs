@@ -40,11 +40,7 @@ impl<'a> Keys<'a> {
             return true;
         }
         let hash = self.seed.hash_one(&key);
-        if self.many.len() < MANY {
-            self.many.insert(hash)
-        } else {
-            !self.many.contains(&hash)
-        }
+        if self.many.len() < MANY { self.many.insert(hash) } else { !self.many.contains(&hash) }
     }
 }
 

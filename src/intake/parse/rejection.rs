@@ -25,11 +25,7 @@ pub(super) struct Rejection {
 impl Rejection {
     /// Returns the rejection of a field whose name needs no escapes in a pointer.
     pub(super) fn of_field(code: RejectReason, name: &str, says: &str) -> Self {
-        Self {
-            code,
-            detail: format!("{name} {says}"),
-            path: format!("/{name}"),
-        }
+        Self { code, detail: format!("{name} {says}"), path: format!("/{name}") }
     }
 
     /// Returns the rejection of an event that has a key twice.
@@ -71,14 +67,10 @@ impl Rejection {
     /// Returns the rejection of a field that can't be stored.
     pub(super) fn faulty(key: &[u8], fault: Fault) -> Self {
         let (code, says) = match fault {
-            Fault::NulCharacter => (
-                RejectReason::NulCharacter,
-                "holds U+0000, which can't be stored".to_owned(),
-            ),
-            Fault::LoneSurrogate => (
-                RejectReason::LoneSurrogate,
-                "holds half of a surrogate pair, which is no character".to_owned(),
-            ),
+            Fault::NulCharacter => (RejectReason::NulCharacter, "holds U+0000, which can't be stored".to_owned()),
+            Fault::LoneSurrogate => {
+                (RejectReason::LoneSurrogate, "holds half of a surrogate pair, which is no character".to_owned())
+            }
             Fault::NumberOutOfRange => (
                 RejectReason::NumberOutOfRange,
                 format!(
@@ -87,16 +79,11 @@ impl Rejection {
                     limits::NUMBER_EXPONENT
                 ),
             ),
-            Fault::NestingTooDeep => (
-                RejectReason::NestingTooDeep,
-                format!("nests deeper than {} levels", limits::LEVELS),
-            ),
+            Fault::NestingTooDeep => {
+                (RejectReason::NestingTooDeep, format!("nests deeper than {} levels", limits::LEVELS))
+            }
         };
-        Self {
-            code,
-            detail: format!("{} {says}", shortened(&String::from_utf8_lossy(key))),
-            path: step(key),
-        }
+        Self { code, detail: format!("{} {says}", shortened(&String::from_utf8_lossy(key))), path: step(key) }
     }
 }
 
@@ -130,10 +117,7 @@ pub(super) fn step(key: &[u8]) -> String {
     if key.len() > POINTED_KEY_BYTES {
         return String::new();
     }
-    format!(
-        "/{}",
-        String::from_utf8_lossy(key).replace('~', "~0").replace('/', "~1")
-    )
+    format!("/{}", String::from_utf8_lossy(key).replace('~', "~0").replace('/', "~1"))
 }
 
 /// Returns the line and the column, in characters and from 1, of a place in a text.

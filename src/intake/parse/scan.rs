@@ -61,11 +61,7 @@ pub(super) struct Value<'a> {
 }
 
 impl Value<'_> {
-    pub(super) const ABSENT: Self = Self {
-        kind: Kind::Absent,
-        raw: "",
-        fault: None,
-    };
+    pub(super) const ABSENT: Self = Self { kind: Kind::Absent, raw: "", fault: None };
 
     /// Returns the characters that a text stands for, by way of `scratch` when it holds escapes; `None` when it is no
     /// text or can't be stored.
@@ -101,13 +97,7 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            at: 0,
-            member: 0,
-            levels: Levels::default(),
-            fault: None,
-        }
+        Self { text, at: 0, member: 0, levels: Levels::default(), fault: None }
     }
 
     /// Skips white space and returns the byte behind it.
@@ -207,11 +197,7 @@ impl<'a> Scanner<'a> {
             Some(b't' | b'f') => (token::scalar(bytes, start, fault)?, Kind::Bool),
             _ => (token::scalar(bytes, start, fault)?, Kind::Number),
         };
-        Ok(Value {
-            kind,
-            raw: self.since(start),
-            fault: self.fault.take(),
-        })
+        Ok(Value { kind, raw: self.since(start), fault: self.fault.take() })
     }
 
     /// Makes sure that nothing but white space follows.
@@ -275,16 +261,10 @@ fn nested(
                 Some(b'}') if in_object => levels.close(),
                 Some(b']') if !in_object => levels.close(),
                 _ if in_object => {
-                    return Err(Malformed {
-                        at,
-                        what: "',' or '}' was expected",
-                    });
+                    return Err(Malformed { at, what: "',' or '}' was expected" });
                 }
                 _ => {
-                    return Err(Malformed {
-                        at,
-                        what: "',' or ']' was expected",
-                    });
+                    return Err(Malformed { at, what: "',' or ']' was expected" });
                 }
             }
             at += 1;

@@ -65,11 +65,7 @@ fn moment(text: &str) -> Timestamp {
 /// A good event whose id is `id`, under the names that `format` has.
 fn event(format: Format, id: &str) -> String {
     let [event_id, service_name, event_type, payload, timestamp, _] = names(format);
-    let version = if format == Format::CloudEvents {
-        r#""specversion":"1.0","#
-    } else {
-        ""
-    };
+    let version = if format == Format::CloudEvents { r#""specversion":"1.0","# } else { "" };
     format!(
         r#"{{{version}"{event_id}":"{id}","{service_name}":"s","{event_type}":"t","{payload}":{{"a":1}},"{timestamp}":"2024-05-05T00:00:00Z"}}"#
     )
@@ -78,14 +74,7 @@ fn event(format: Format, id: &str) -> String {
 /// What `format` calls the fields, in the order of an event of JSON; and where its events stand.
 fn names(format: Format) -> [&'static str; 6] {
     match format {
-        Format::Json => [
-            "event_id",
-            "service_name",
-            "event_type",
-            "payload",
-            "timestamp",
-            "/events",
-        ],
+        Format::Json => ["event_id", "service_name", "event_type", "payload", "timestamp", "/events"],
         Format::Ndjson => ["event_id", "service_name", "event_type", "payload", "timestamp", ""],
         Format::CloudEvents => ["id", "source", "type", "data", "time", ""],
     }
@@ -114,20 +103,13 @@ fn only_row(parsed: &Parsed) -> EventColumns<'_> {
 
 /// Code and pointer of each error.
 fn told(errors: &[EventError]) -> Vec<(RejectReason, &str)> {
-    errors
-        .iter()
-        .map(|error| (error.code, error.pointer.as_str()))
-        .collect()
+    errors.iter().map(|error| (error.code, error.pointer.as_str())).collect()
 }
 
 /// Asserts that each row says what the head says of its batch.
 fn assert_rows_match_head(parsed: &Parsed) {
     let head = &parsed.batch.head;
-    let origin = RowOrigin {
-        received_at: head.accepted_at,
-        batch: head.batch,
-        priority: head.priority.get(),
-    };
+    let origin = RowOrigin { received_at: head.accepted_at, batch: head.batch, priority: head.priority.get() };
     let mut expected = Vec::new();
     for columns in columns(parsed) {
         row::encode_row(&mut expected, &origin, &columns);

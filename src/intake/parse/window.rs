@@ -39,32 +39,19 @@ impl<'w> Times<'w> {
     /// Decides whether `timestamp`, which the caller wrote as `text` into the field `name`, is taken.
     pub(super) fn check(&mut self, timestamp: Timestamp, text: &str, name: &str) -> Result<(), Rejection> {
         let (code, why) = if timestamp < self.oldest {
-            (
-                RejectReason::TimestampTooOld,
-                format!("is before {}, the earliest that is taken", self.oldest),
-            )
+            (RejectReason::TimestampTooOld, format!("is before {}, the earliest that is taken", self.oldest))
         } else if timestamp > self.newest {
-            (
-                RejectReason::TimestampTooNew,
-                format!("is after {}, the latest that is taken", self.newest),
-            )
+            (RejectReason::TimestampTooNew, format!("is after {}, the latest that is taken", self.newest))
         } else if timestamp < self.kept_from {
             let month = self.months.at(timestamp);
             if self.remade.binary_search(&month).is_ok() {
                 return Ok(());
             }
-            (
-                RejectReason::TimestampTooOld,
-                format!("lies in {month}, which was pruned"),
-            )
+            (RejectReason::TimestampTooOld, format!("lies in {month}, which was pruned"))
         } else {
             return Ok(());
         };
-        Err(Rejection {
-            code,
-            detail: format!("{} {why}", quoted(text)),
-            path: format!("/{name}"),
-        })
+        Err(Rejection { code, detail: format!("{} {why}", quoted(text)), path: format!("/{name}") })
     }
 
     /// Adds the month of a row.

@@ -55,9 +55,7 @@ fn choose(closed: &[Candidate], used_bytes: u64, live_bytes: u64, limit_bytes: u
             && (is_tight || candidate.closed_for >= SETTLE_TIME)
     };
     let eligible = closed.iter().enumerate().filter(|(_, candidate)| worth(candidate));
-    eligible
-        .min_by_key(|(_, candidate)| candidate.epoch)
-        .map(|(index, _)| index)
+    eligible.min_by_key(|(_, candidate)| candidate.epoch).map(|(index, _)| index)
 }
 
 /// The work in hand.
@@ -73,12 +71,7 @@ pub(super) struct Compaction {
 
 impl Compaction {
     pub fn new(store: Arc<Store>) -> Self {
-        Self {
-            store,
-            running: None,
-            resting: HashMap::new(),
-            looked_at: Instant::now(),
-        }
+        Self { store, running: None, resting: HashMap::new(), looked_at: Instant::now() }
     }
 
     pub fn is_running(&self) -> bool {
@@ -185,11 +178,7 @@ impl Compaction {
         };
         let parts: Vec<Parts<'_>> = found
             .iter()
-            .map(|(_, body_crc, record)| Parts {
-                head: &record.head,
-                rows: &record.rows,
-                body_crc: *body_crc,
-            })
+            .map(|(_, body_crc, record)| Parts { head: &record.head, rows: &record.rows, body_crc: *body_crc })
             .collect();
         let mut done = Vec::with_capacity(found.len());
         let mut all = true;
@@ -205,8 +194,7 @@ impl Compaction {
     }
 
     fn rest(&mut self, segment: &Segment, time: Duration) -> Option<u64> {
-        self.resting
-            .insert(segment.header.identity.epoch, Instant::now() + time);
+        self.resting.insert(segment.header.identity.epoch, Instant::now() + time);
         None
     }
 }
@@ -216,13 +204,7 @@ mod tests {
     use super::*;
 
     fn candidate(epoch: u64, live_bytes: u64) -> Candidate {
-        Candidate {
-            epoch,
-            file_bytes: 100,
-            live_bytes,
-            closed_for: Duration::from_secs(60),
-            rests: false,
-        }
+        Candidate { epoch, file_bytes: 100, live_bytes, closed_for: Duration::from_secs(60), rests: false }
     }
 
     #[test]
@@ -234,14 +216,8 @@ mod tests {
 
     #[test]
     fn what_is_not_worth_it_is_left_alone() {
-        let rests = Candidate {
-            rests: true,
-            ..candidate(1, 10)
-        };
-        let fresh = Candidate {
-            closed_for: Duration::ZERO,
-            ..candidate(2, 10)
-        };
+        let rests = Candidate { rests: true, ..candidate(1, 10) };
+        let fresh = Candidate { closed_for: Duration::ZERO, ..candidate(2, 10) };
         assert_eq!(choose(&[rests, candidate(3, 50)], 300, 60, 400), None);
         assert_eq!(choose(&[fresh], 100, 10, 1000), None, "there is much room yet");
         assert_eq!(choose(&[fresh], 300, 10, 1000), Some(0));

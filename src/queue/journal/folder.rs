@@ -56,20 +56,11 @@ pub(super) struct Survey {
 impl Folder {
     /// Makes the folder if need be, and locks it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| OpenError::Io { path: path.to_owned(), source };
         if !path.is_dir() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(failed)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))
-                .and_then(|parent| parent.sync_all())
-                .map_err(failed)?;
+            File::open(parent.unwrap_or(Path::new("."))).and_then(|parent| parent.sync_all()).map_err(failed)?;
         }
         let handle = File::open(path).map_err(failed)?;
         let lock = private().create(true).open(path.join(LOCK)).map_err(failed)?;
@@ -79,11 +70,7 @@ impl Folder {
             Err(error) => return Err(failed(error.into())),
         }
         warn_if_volatile(path, &handle);
-        Ok(Self {
-            path: path.to_owned(),
-            handle,
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), handle, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -152,10 +139,7 @@ impl Folder {
     pub fn survey(&self) -> Result<Survey, OpenError> {
         let mut survey = Survey::default();
         let mut marks = Vec::new();
-        let failed = |path: &Path, source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |path: &Path, source| OpenError::Io { path: path.to_owned(), source };
         for entry in fs::read_dir(&self.path).map_err(|error| failed(&self.path, error))? {
             let entry = entry.map_err(|error| failed(&self.path, error))?;
             let name = entry.file_name();

@@ -62,10 +62,7 @@ impl Header {
         let whole = copy[..CODEC_AT] == MAGIC && field(copy, CRC_AT) == crc32c::crc32c(&plain).to_le_bytes();
         whole.then(|| Self {
             codec: u16::from_le_bytes(field(copy, CODEC_AT)),
-            identity: Identity {
-                epoch: u64::from_le_bytes(field(copy, EPOCH_AT)),
-                marker: field(copy, MARKER_AT),
-            },
+            identity: Identity { epoch: u64::from_le_bytes(field(copy, EPOCH_AT)), marker: field(copy, MARKER_AT) },
             file_bytes: u64::from_le_bytes(field(copy, SIZE_AT)),
         })
     }
@@ -103,14 +100,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header {
-            codec: 1,
-            identity: Identity {
-                epoch: 7,
-                marker: [9; 16],
-            },
-            file_bytes: 1 << 20,
-        }
+        Header { codec: 1, identity: Identity { epoch: 7, marker: [9; 16] }, file_bytes: 1 << 20 }
     }
 
     #[test]

@@ -30,9 +30,7 @@ impl Layout {
     pub fn new(max_bytes: u64) -> Self {
         let part = (max_bytes / SEGMENTS_IN_BUDGET).clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT);
         Self {
-            max_bytes: max_bytes
-                .min(u64::from(SLOTS) * LARGEST_SEGMENT)
-                .saturating_sub(OTHER_FILES),
+            max_bytes: max_bytes.min(u64::from(SLOTS) * LARGEST_SEGMENT).saturating_sub(OTHER_FILES),
             segment_bytes: 1 << part.ilog2(),
         }
     }
@@ -68,14 +66,8 @@ mod tests {
         for mebibytes in [1_u64, 2, 8, 33, 100, 1000, 4096, 100_000, 16_777_216] {
             let layout = Layout::new(mebibytes << 20);
             let segments = layout.max_bytes / Layout::cost(layout.segment_bytes);
-            assert!(
-                segments >= 15 && segments <= u64::from(SLOTS),
-                "{mebibytes}: {segments}"
-            );
-            assert!(
-                layout.limit_bytes(0) + layout.reserve_bytes() <= layout.max_bytes,
-                "{mebibytes}"
-            );
+            assert!(segments >= 15 && segments <= u64::from(SLOTS), "{mebibytes}: {segments}");
+            assert!(layout.limit_bytes(0) + layout.reserve_bytes() <= layout.max_bytes, "{mebibytes}");
             assert!(layout.segment_bytes.is_power_of_two() && layout.segment_bytes <= LARGEST_SEGMENT);
         }
         assert_eq!(Layout::new(4096 << 20).segment_bytes, 64 << 20);

@@ -34,11 +34,7 @@ pub(super) const fn file_bytes(segment_file_bytes: u64) -> u64 {
 
 const fn bits_bytes(segment_file_bytes: u64) -> usize {
     let units = segment_file_bytes.div_ceil(UNIT);
-    let units = if units < UNITS_PER_SLOT as u64 {
-        units
-    } else {
-        UNITS_PER_SLOT as u64
-    };
+    let units = if units < UNITS_PER_SLOT as u64 { units } else { UNITS_PER_SLOT as u64 };
     (units as usize).div_ceil(8)
 }
 
@@ -64,11 +60,7 @@ pub(super) struct Marks {
 
 impl Marks {
     pub fn new() -> Self {
-        Self {
-            bits: Vec::new(),
-            file: None,
-            unsynced: false,
-        }
+        Self { bits: Vec::new(), file: None, unsynced: false }
     }
 
     /// Reads what there is; what can't be read counts as not done.
@@ -170,10 +162,7 @@ pub(super) fn clear_summary(path: &Path) -> io::Result<()> {
 pub(super) fn read_summary(path: &Path) -> Option<Summary> {
     let mut block = [0; BLOCK];
     File::open(path).ok()?.read_exact_at(&mut block, 0).ok()?;
-    let identity = Identity {
-        epoch: u64::from_le_bytes(field(&block, PAYLOAD_AT)),
-        marker: field(&block, 0),
-    };
+    let identity = Identity { epoch: u64::from_le_bytes(field(&block, PAYLOAD_AT)), marker: field(&block, 0) };
     let payload = open_block(&block, &identity, 0)?;
     Some(Summary {
         header: Header {
@@ -218,10 +207,7 @@ fn block_crc(block: &Block) -> u32 {
 mod tests {
     use super::*;
 
-    const IDENTITY: Identity = Identity {
-        epoch: 4,
-        marker: [6; 16],
-    };
+    const IDENTITY: Identity = Identity { epoch: 4, marker: [6; 16] };
     const SIZE: u64 = 1 << 20;
 
     fn loaded(path: &Path, identity: &Identity) -> Marks {
@@ -241,10 +227,7 @@ mod tests {
         let back = loaded(&path, &IDENTITY);
         let done: Vec<u32> = (0..20_000).filter(|unit| back.is_done(*unit)).collect();
         assert_eq!(done, units);
-        let other = Identity {
-            marker: [7; 16],
-            ..IDENTITY
-        };
+        let other = Identity { marker: [7; 16], ..IDENTITY };
         assert!(!loaded(&path, &other).is_done(64));
         assert!(std::fs::metadata(&path).unwrap().len() <= file_bytes(SIZE));
     }

@@ -88,11 +88,7 @@ pub(super) struct Prefix {
 impl Prefix {
     /// Returns the prefix of a record whose lengths fit ([`Parts::fits_prefix`]).
     pub fn of(parts: &Parts<'_>) -> Self {
-        Self {
-            head_bytes: parts.head.len() as u32,
-            rows_bytes: parts.rows.len() as u32,
-            body_crc: parts.body_crc,
-        }
+        Self { head_bytes: parts.head.len() as u32, rows_bytes: parts.rows.len() as u32, body_crc: parts.body_crc }
     }
 
     /// Returns the bytes that stand at `offset` of the segment.
@@ -145,15 +141,8 @@ mod tests {
 
     #[test]
     fn prefix_is_read_only_whole_and_in_its_place() {
-        let identity = Identity {
-            epoch: 3,
-            marker: [5; 16],
-        };
-        let prefix = Prefix {
-            head_bytes: 10,
-            rows_bytes: 100,
-            body_crc: 77,
-        };
+        let identity = Identity { epoch: 3, marker: [5; 16] };
+        let prefix = Prefix { head_bytes: 10, rows_bytes: 100, body_crc: 77 };
         let bytes = prefix.encode(&identity, 4096);
         assert_eq!(Prefix::decode(&bytes, &identity, 4096), Some(prefix));
         assert_eq!(Prefix::decode(&bytes, &identity, 4160), None);

@@ -40,20 +40,13 @@ pub struct Replay {
 
 impl Replay {
     pub(super) fn new(store: Arc<Store>, segments: Vec<(Arc<Segment>, Option<Summary>)>, broken_files: u64) -> Self {
-        Self {
-            store,
-            segments,
-            broken_files,
-        }
+        Self { store, segments, broken_files }
     }
 
     /// Calls `each` with the position, the head and the bytes of every record that is not done. It ends early when the
     /// journal is closed.
     pub fn run(self, mut each: impl FnMut(Position, &[u8], u64)) -> ReplayReport {
-        let mut report = ReplayReport {
-            damaged: self.broken_files,
-            ..ReplayReport::default()
-        };
+        let mut report = ReplayReport { damaged: self.broken_files, ..ReplayReport::default() };
         let last = self.segments.len().saturating_sub(1);
         for (index, (segment, summary)) in self.segments.iter().enumerate() {
             let damaged_before = report.damaged;
@@ -122,10 +115,7 @@ impl<'a> Visit<'a> {
         let segment = self.segment;
         let path = self.store.folder.marks_path(segment.slot);
         // Marks that can't be read are no marks.
-        let _ = segment
-            .state()
-            .marks
-            .load(&path, &segment.header.identity, self.file_bytes);
+        let _ = segment.state().marks.load(&path, &segment.header.identity, self.file_bytes);
         let is_done = |offset| {
             let unit = Position::new(segment.slot, offset).unit();
             segment.state().marks.is_done(unit)
@@ -176,10 +166,7 @@ impl<'a> Visit<'a> {
     /// Closes the segment, cuts its torn tail, and frees it if nothing in it lives.
     fn settle(&self, damaged: u64, report: &mut ReplayReport) {
         let segment = self.segment;
-        let torn = self
-            .doubtful
-            .iter()
-            .rfind(|(start, marked)| *marked && *start >= self.synced);
+        let torn = self.doubtful.iter().rfind(|(start, marked)| *marked && *start >= self.synced);
         let end = self.valid_end.max(self.synced.min(self.file_bytes));
         if !self.closed {
             segment.end.store(end, Relaxed);

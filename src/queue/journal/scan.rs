@@ -39,12 +39,7 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Starts at `offset`, where a record starts, and ends at `limit`.
     pub fn new(segment: &'a Segment, offset: u64, limit: u64) -> Self {
-        Self {
-            window: Window::new(&segment.file, limit),
-            identity: segment.header.identity,
-            offset,
-            limit,
-        }
+        Self { window: Window::new(&segment.file, limit), identity: segment.header.identity, offset, limit }
     }
 
     /// Where the next thing starts.
@@ -119,12 +114,7 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(file: &'a File, limit: u64) -> Self {
-        Self {
-            file,
-            limit,
-            start: 0,
-            bytes: Vec::new(),
-        }
+        Self { file, limit, start: 0, bytes: Vec::new() }
     }
 
     /// Returns the bytes from `from` to `until`, or fewer: those that the window holds, none behind the limit. The

@@ -102,11 +102,7 @@ impl Segment {
         let length = pread(&self.file, &mut first[..], offset)?;
         let prefix = self.prefix(&first[..length], offset)?;
         let head_bytes = prefix.head_bytes as usize;
-        let wanted = if with_rows {
-            prefix.body_bytes() as usize
-        } else {
-            head_bytes
-        };
+        let wanted = if with_rows { prefix.body_bytes() as usize } else { head_bytes };
         let mut body = Vec::with_capacity(wanted.max(1));
         let start = PREFIX_BYTES as usize;
         body.extend_from_slice(&first[start..length.min(start + wanted)]);
@@ -147,10 +143,7 @@ impl Segment {
                 window.truncate(length);
             }
             let bytes = window.get((offset - window_at) as usize..).unwrap_or_default();
-            each(
-                offset,
-                self.prefix(bytes, offset).map_or(0, |prefix| prefix.record_bytes()),
-            );
+            each(offset, self.prefix(bytes, offset).map_or(0, |prefix| prefix.record_bytes()));
         }
     }
 }

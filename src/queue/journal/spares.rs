@@ -22,10 +22,7 @@ pub(super) struct Spares {
 
 impl Spares {
     pub fn new() -> Self {
-        Self {
-            taken: vec![false; SLOTS as usize],
-            idle: Vec::new(),
-        }
+        Self { taken: vec![false; SLOTS as usize], idle: Vec::new() }
     }
 
     /// Says that a slot has a file.
@@ -70,10 +67,7 @@ impl Spares {
         let file = store.folder.create_segment(slot)?;
         self.take_slot(slot);
         store.files.fetch_add(cost, Relaxed);
-        let prepared = store
-            .disk
-            .preallocate(&file, file_bytes)
-            .and_then(|()| store.folder.sync());
+        let prepared = store.disk.preallocate(&file, file_bytes).and_then(|()| store.folder.sync());
         match prepared {
             Ok(()) => Ok((slot, file)),
             Err(error) => {

@@ -31,9 +31,7 @@ pub(super) fn start(options: Options) -> Result<Started, OpenError> {
     let survey = folder.survey()?;
     refuse_other_codecs(&folder, &survey, options.codec)?;
     let layout = Layout::new(options.max_bytes);
-    let Options {
-        codec, metrics, health, ..
-    } = options;
+    let Options { codec, metrics, health, .. } = options;
     let store = Arc::new(Store::new(folder, layout, codec, metrics, health, survey.aside_bytes));
     for slot in survey.lone_marks {
         store.folder.remove(slot);
@@ -55,9 +53,7 @@ pub(super) fn start(options: Options) -> Result<Started, OpenError> {
     }
     store.metrics.journal_damaged_records_total.inc_by(broken_files);
     segments.sort_unstable_by_key(|(segment, _)| segment.header.identity.epoch);
-    let next_epoch = segments
-        .last()
-        .map_or(1, |(segment, _)| segment.header.identity.epoch + 1);
+    let next_epoch = segments.last().map_or(1, |(segment, _)| segment.header.identity.epoch + 1);
     Ok(Started {
         tail: Tail::new(store.clone(), spares, next_epoch),
         replay: Replay::new(store.clone(), segments, broken_files),
@@ -74,10 +70,7 @@ fn refuse_other_codecs(folder: &Folder, survey: &Survey, codec: u16) -> Result<(
             _ => continue,
         };
         if other != codec {
-            return Err(OpenError::UnknownCodec {
-                path: folder.segment_path(found.slot),
-                codec: other,
-            });
+            return Err(OpenError::UnknownCodec { path: folder.segment_path(found.slot), codec: other });
         }
     }
     Ok(())
@@ -100,9 +93,7 @@ fn take_in(store: &Store, found: FoundFile, header: Header) -> (Arc<Segment>, Op
             "the header of a segment of the journal was damaged, and a copy of it was whole"
         );
     }
-    let summary = found
-        .summary
-        .filter(|summary| summary.header.identity == header.identity);
+    let summary = found.summary.filter(|summary| summary.header.identity == header.identity);
     let end = match summary {
         Some(summary) if summary.closed => summary.synced.max(HEADER_BYTES),
         _ => found.bytes,

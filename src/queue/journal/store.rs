@@ -106,13 +106,9 @@ impl Store {
     /// Returns the bytes that records take: files of closed segments, and what is written of the active one, unless all
     /// of that is done.
     pub fn used_bytes(&self) -> u64 {
-        let idle = self.segment(self.active.load(Relaxed)).map_or(0, |active| {
-            if active.live.load(Relaxed) == 0 {
-                active.counted.load(Relaxed)
-            } else {
-                0
-            }
-        });
+        let idle = self
+            .segment(self.active.load(Relaxed))
+            .map_or(0, |active| if active.live.load(Relaxed) == 0 { active.counted.load(Relaxed) } else { 0 });
         self.used.load(Relaxed).saturating_sub(idle)
     }
 
@@ -136,8 +132,7 @@ impl Store {
     pub fn cut(&self, segment: &Segment, bytes: u64) -> io::Result<()> {
         segment.file.set_len(bytes)?;
         let before = segment.file_bytes.swap(bytes, Relaxed);
-        self.files
-            .fetch_sub(Layout::cost(before) - Layout::cost(bytes), Relaxed);
+        self.files.fetch_sub(Layout::cost(before) - Layout::cost(bytes), Relaxed);
         Ok(())
     }
 
@@ -157,9 +152,7 @@ impl Store {
 
     fn complete_in(&self, segment: &Arc<Segment>, group: &[Position]) -> bool {
         let mut sizes = Vec::with_capacity(group.len());
-        segment.record_sizes(group.iter().map(|position| position.offset()), |_, bytes| {
-            sizes.push(bytes)
-        });
+        segment.record_sizes(group.iter().map(|position| position.offset()), |_, bytes| sizes.push(bytes));
         let file_bytes = segment.file_bytes.load(Relaxed);
         let mut state = segment.state();
         for (position, bytes) in group.iter().zip(sizes) {
@@ -183,15 +176,8 @@ impl Store {
 
     /// Writes down how far a segment is synced, and whether it is closed.
     pub fn store_summary(&self, segment: &Segment, closed: bool) {
-        let summary = Summary {
-            header: segment.header,
-            synced: segment.end.load(Relaxed),
-            closed,
-        };
-        let stored = segment
-            .state()
-            .marks
-            .store_summary(&self.folder.marks_path(segment.slot), &summary);
+        let summary = Summary { header: segment.header, synced: segment.end.load(Relaxed), closed };
+        let stored = segment.state().marks.store_summary(&self.folder.marks_path(segment.slot), &summary);
         self.note_mark(stored);
     }
 

@@ -73,14 +73,7 @@ impl Active {
 impl Tail {
     /// Takes the first segment, if it can.
     pub fn new(store: Arc<Store>, spares: Spares, next_epoch: u64) -> Self {
-        let mut tail = Self {
-            store,
-            spares,
-            active: None,
-            next_epoch,
-            writable: true,
-            probe_at: Instant::now(),
-        };
+        let mut tail = Self { store, spares, active: None, next_epoch, writable: true, probe_at: Instant::now() };
         tail.recover();
         tail
     }
@@ -103,9 +96,7 @@ impl Tail {
                 }
             };
             let mut until = at;
-            while let Some(record) = records
-                .get(until)
-                .filter(|record| record.bytes() <= room && record.fits_prefix())
+            while let Some(record) = records.get(until).filter(|record| record.bytes() <= room && record.fits_prefix())
             {
                 room -= record.bytes();
                 until += 1;
@@ -147,11 +138,7 @@ impl Tail {
         // Once compaction had to take of the reserve, the room that is left in its segment is for compaction too.
         let reserve_is_whole = self.spares.has_room(&self.store, 0, purpose);
         if let Some(active) = self.active.as_ref().filter(|active| active.room() >= bytes) {
-            return if reserve_is_whole {
-                Ok(active.room())
-            } else {
-                Err(AppendError::Full)
-            };
+            return if reserve_is_whole { Ok(active.room()) } else { Err(AppendError::Full) };
         }
         let file_bytes = self.store.layout.file_bytes_for(bytes);
         if !self.spares.has_room(&self.store, Layout::cost(file_bytes), purpose) {
@@ -258,18 +245,13 @@ impl Tail {
         };
         let header = Header {
             codec: self.store.codec,
-            identity: Identity {
-                epoch: self.next_epoch,
-                marker: rand::random(),
-            },
+            identity: Identity { epoch: self.next_epoch, marker: rand::random() },
             file_bytes,
         };
         // Durable before the first record: else, after a power cut, the header of the file's last use could stand over
         // records that are not its own.
         let disk = &self.store.disk;
-        let written = disk
-            .write(&file, &mut [IoSlice::new(&header.encode())], 0)
-            .and_then(|()| disk.sync(&file));
+        let written = disk.write(&file, &mut [IoSlice::new(&header.encode())], 0).and_then(|()| disk.sync(&file));
         if let Err(error) = written {
             self.spares.drop_file(&self.store, slot, file_bytes);
             return Err(error);
@@ -280,11 +262,7 @@ impl Tail {
         self.store.insert(segment.clone());
         self.store.set_active(Some(slot));
         self.store.store_summary(&segment, false);
-        self.active = Some(Active {
-            segment,
-            end: HEADER_BYTES,
-            capacity: file_bytes,
-        });
+        self.active = Some(Active { segment, end: HEADER_BYTES, capacity: file_bytes });
         Ok(file_bytes - HEADER_BYTES)
     }
 
@@ -315,9 +293,7 @@ impl Tail {
     /// Takes a new segment, or where the budget has none left writes a small file: either tells how the disk is.
     fn recover(&mut self) {
         let file_bytes = self.store.layout.segment_bytes;
-        let has_room = self
-            .spares
-            .has_room(&self.store, Layout::cost(file_bytes), Purpose::Append);
+        let has_room = self.spares.has_room(&self.store, Layout::cost(file_bytes), Purpose::Append);
         let outcome = if self.active.is_some() || !has_room {
             self.store.folder.probe()
         } else {

@@ -47,11 +47,7 @@ impl Bench {
         let options = options(dir, max_bytes);
         let (metrics, health) = (options.metrics.clone(), options.health.clone());
         let (journal, replay) = Journal::open(options).unwrap();
-        let bench = Self {
-            journal,
-            metrics,
-            health,
-        };
+        let bench = Self { journal, metrics, health };
         (bench, replay)
     }
 
@@ -71,12 +67,8 @@ impl Bench {
         let (sender, receiver) = mpsc::channel();
         for (index, (head, rows)) in records.iter().enumerate() {
             let sender = sender.clone();
-            let record = Record {
-                head: head.to_vec(),
-                rows: rows.to_vec(),
-            };
-            self.journal
-                .append(record, Box::new(move |outcome| sender.send((index, outcome)).unwrap()));
+            let record = Record { head: head.to_vec(), rows: rows.to_vec() };
+            self.journal.append(record, Box::new(move |outcome| sender.send((index, outcome)).unwrap()));
         }
         drop(sender);
         let answers: Vec<_> = receiver.iter().collect();
@@ -121,12 +113,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap())
-        .map(|entry| {
-            (
-                entry.file_name().into_string().unwrap(),
-                fs::read(entry.path()).unwrap(),
-            )
-        })
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect();
     files.sort();
     files
@@ -135,9 +122,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 /// The writer may remove a file meanwhile.
 fn folder_bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).unwrap();
-    entries
-        .filter_map(|entry| Some(entry.unwrap().metadata().ok()?.len()))
-        .sum()
+    entries.filter_map(|entry| Some(entry.unwrap().metadata().ok()?.len())).sum()
 }
 
 fn segment_file(dir: &Path, position: Position) -> std::path::PathBuf {

@@ -51,11 +51,7 @@ fn bytes_of(pending: &Pending) -> u64 {
 }
 
 fn parts(record: &Record, body_crc: u32) -> Parts<'_> {
-    Parts {
-        head: &record.head,
-        rows: &record.rows,
-        body_crc,
-    }
+    Parts { head: &record.head, rows: &record.rows, body_crc }
 }
 
 /// Whom to tell. It is told exactly once, also when the writer dies.
@@ -66,10 +62,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub fn new(done: Done) -> Self {
-        Self {
-            done: Some(done),
-            if_dropped: AppendError::Closed,
-        }
+        Self { done: Some(done), if_dropped: AppendError::Closed }
     }
 
     fn give(&mut self, outcome: Result<Position, AppendError>) {
@@ -115,11 +108,7 @@ impl Writer {
     /// Works until it is told to close, or nobody is left who could append.
     pub fn run(mut self) {
         while !self.closing {
-            let wait = if self.compaction.is_running() {
-                Duration::ZERO
-            } else {
-                PROBE_INTERVAL
-            };
+            let wait = if self.compaction.is_running() { Duration::ZERO } else { PROBE_INTERVAL };
             match self.commands.recv_timeout(wait) {
                 Ok(command) => self.obey(command),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -185,19 +174,13 @@ impl Writer {
     }
 
     fn append(&mut self, group: Vec<Pending>) {
-        let (records, mut answers): (Vec<_>, Vec<_>) = group
-            .into_iter()
-            .map(|pending| ((pending.record, pending.body_crc), pending.answer))
-            .unzip();
+        let (records, mut answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|pending| ((pending.record, pending.body_crc), pending.answer)).unzip();
         for answer in &mut answers {
             answer.if_dropped = AppendError::OutcomeUnknown;
         }
-        let parts: Vec<Parts<'_>> = records
-            .iter()
-            .map(|(record, body_crc)| parts(record, *body_crc))
-            .collect();
-        self.tail
-            .append(&parts, Purpose::Append, |index, outcome| answers[index].give(outcome));
+        let parts: Vec<Parts<'_>> = records.iter().map(|(record, body_crc)| parts(record, *body_crc)).collect();
+        self.tail.append(&parts, Purpose::Append, |index, outcome| answers[index].give(outcome));
     }
 
     /// Appends what is left, and makes the marks durable.

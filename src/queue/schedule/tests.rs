@@ -3,10 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
-const EVERYTHING: Room = Room {
-    events: u32::MAX,
-    bytes: u64::MAX,
-};
+const EVERYTHING: Room = Room { events: u32::MAX, bytes: u64::MAX };
 
 fn schedule() -> Schedule {
     Schedule::new(Duration::from_secs(30), NOW)
@@ -17,13 +14,7 @@ fn seconds(seconds: i64) -> Timestamp {
 }
 
 fn put(schedule: &mut Schedule, id: u32, priority: u8, accepted_at: i64, events: u32) {
-    let entry = schedule.entry(
-        Position::from_raw(id),
-        seconds(accepted_at),
-        events,
-        u64::from(events) * 350,
-        0,
-    );
+    let entry = schedule.entry(Position::from_raw(id), seconds(accepted_at), events, u64::from(events) * 350, 0);
     schedule.push(Priority::try_from(priority).unwrap(), entry);
 }
 
@@ -58,13 +49,7 @@ fn overdue_flush_gives_half_to_high_and_a_tenth_to_low() {
         put(&mut schedule, 100 + id, 9, 50, 10);
         put(&mut schedule, 200 + id, 0, 55, 10);
     }
-    let taken = schedule.take(
-        Room {
-            events: 200,
-            bytes: u64::MAX,
-        },
-        seconds(60),
-    );
+    let taken = schedule.take(Room { events: 200, bytes: u64::MAX }, seconds(60));
     let of = |band| taken.iter().filter(|(priority, _)| priority.band() == band).count();
     assert_eq!((of(Band::High), of(Band::Low), of(Band::Normal)), (10, 1, 9));
 }
@@ -76,10 +61,7 @@ fn low_batch_larger_than_its_share_gets_its_turn_in_time() {
         put(&mut schedule, id, 5, 0, 100);
     }
     put(&mut schedule, 5000, 0, 50, 100);
-    let room = Room {
-        events: 100,
-        bytes: u64::MAX,
-    };
+    let room = Room { events: 100, bytes: u64::MAX };
     let turn = (1..=11).find(|_| ids(&schedule.take(room, seconds(60))).contains(&5000));
     assert!(turn.is_some(), "a tenth of eleven flushes is more than one flush");
 }
@@ -89,10 +71,7 @@ fn large_batch_gets_its_turn_though_urgent_ones_keep_coming() {
     let mut schedule = schedule();
     put(&mut schedule, 1, 0, 0, 5000);
     put(&mut schedule, 2, 5, 1, 1);
-    let room = Room {
-        events: 1000,
-        bytes: u64::MAX,
-    };
+    let room = Room { events: 1000, bytes: u64::MAX };
     let mut taken = Vec::new();
     for id in 10..40 {
         put(&mut schedule, id, 10, 60, 1);
@@ -119,13 +98,7 @@ fn returned_batch_goes_back_to_its_place() {
     let mut schedule = schedule();
     put(&mut schedule, 1, 3, 0, 1);
     put(&mut schedule, 2, 3, 1, 1);
-    let (priority, first) = schedule.take(
-        Room {
-            events: 1,
-            bytes: u64::MAX,
-        },
-        NOW,
-    )[0];
+    let (priority, first) = schedule.take(Room { events: 1, bytes: u64::MAX }, NOW)[0];
     schedule.push(priority, first);
     assert_eq!(ids(&schedule.take(EVERYTHING, NOW)), [1, 2]);
 }

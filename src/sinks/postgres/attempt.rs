@@ -97,13 +97,11 @@ impl<'f> Attempt<'f> {
     pub(super) async fn run(&mut self) -> Result<Vec<BatchOutcome>, Failure> {
         let (client, batches) = (self.connection, self.batches);
         if self.way != Way::Direct {
-            self.step(Step::Stage, None, client.batch_execute(staging::CREATE))
-                .await?;
+            self.step(Step::Stage, None, client.batch_execute(staging::CREATE)).await?;
         }
         let mut wanted = self.wanted(|_| true);
         let mut rows = self.expected(&wanted);
-        self.step(Step::Begin, None, client.batch_execute(&self.sink.begin))
-            .await?;
+        self.step(Step::Begin, None, client.batch_execute(&self.sink.begin)).await?;
         let insert = ledger::insert(client, batches, &rows, &self.sink.instance);
         let inserted = self.step(Step::Ledger, None, insert).await?;
         self.pid = inserted.pid;
@@ -128,8 +126,7 @@ impl<'f> Attempt<'f> {
             }
         }
         if !changed.is_empty() {
-            self.step(Step::Ledger, None, ledger::set_counts(client, &changed))
-                .await?;
+            self.step(Step::Ledger, None, ledger::set_counts(client, &changed)).await?;
         }
         let reused = (0..batches.len()).filter(|&place| matches!(fates[place], Fate::Reused));
         reused.for_each(|place| landed.refused.extend(self.all_reused(place)));
@@ -138,14 +135,8 @@ impl<'f> Attempt<'f> {
         let reasons = landed.reasons();
         for ((place, fate), reasons) in fates.iter().enumerate().zip(reasons) {
             let end = match fate {
-                Fate::New => End {
-                    committed: rows[place].committed,
-                    quarantined: reasons,
-                },
-                Fate::Reused => End {
-                    committed: 0,
-                    quarantined: reasons,
-                },
+                Fate::New => End { committed: rows[place].committed, quarantined: reasons },
+                Fate::Reused => End { committed: 0, quarantined: reasons },
                 Fate::Settled => self.settled(&batches[place], &known, &inserted).await?,
                 Fate::Merged => self.merge(place, &mut known).await?,
             };
@@ -165,10 +156,7 @@ impl<'f> Attempt<'f> {
             let key = &batches[place].head.key;
             let row = match fates[place] {
                 Fate::Reused => {
-                    rows[place].set_counts(Counts {
-                        committed: 0,
-                        quarantined: batches[place].head.accepted,
-                    });
+                    rows[place].set_counts(Counts { committed: 0, quarantined: batches[place].head.accepted });
                     &rows[place]
                 }
                 _ => known.get(key).unwrap_or(&rows[place]),
@@ -206,11 +194,7 @@ impl<'f> Attempt<'f> {
                 false => counts.committed += 1,
             }
         }
-        self.batches
-            .iter()
-            .zip(counts)
-            .map(|(batch, counts)| LedgerRow::of(batch, counts))
-            .collect()
+        self.batches.iter().zip(counts).map(|(batch, counts)| LedgerRow::of(batch, counts)).collect()
     }
 
     /// Returns what the ledger says of each batch, and its rows of those that it knew.
@@ -220,13 +204,10 @@ impl<'f> Attempt<'f> {
             return Ok((fates, HashMap::new()));
         }
         let mut new: HashSet<Uuid> = inserted.batches.iter().copied().collect();
-        let known: Vec<_> = (0..self.batches.len())
-            .filter(|&place| !new.remove(&self.batches[place].head.batch))
-            .collect();
+        let known: Vec<_> =
+            (0..self.batches.len()).filter(|&place| !new.remove(&self.batches[place].head.batch)).collect();
         let keys: Vec<_> = known.iter().map(|&place| &self.batches[place].head.key).collect();
-        let rows = self
-            .step(Step::Ledger, None, ledger::read(self.connection, &keys))
-            .await?;
+        let rows = self.step(Step::Ledger, None, ledger::read(self.connection, &keys)).await?;
         for place in known {
             let head = &self.batches[place].head;
             let row = rows.get(&head.key).ok_or_else(Failure::ledger_row_gone)?;
@@ -256,8 +237,7 @@ impl<'f> Attempt<'f> {
         if refused.is_empty() {
             return Ok(());
         }
-        self.step(Step::Quarantine, None, quarantine::insert(self.connection, refused))
-            .await
+        self.step(Step::Quarantine, None, quarantine::insert(self.connection, refused)).await
     }
 
     /// Runs one statement with our own deadline: while the server waits for rows, none of its own fires.

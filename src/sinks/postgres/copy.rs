@@ -58,10 +58,7 @@ mod tests {
         for (context, row) in [
             ("COPY events_2024_02, line 6, column payload", Some(6)),
             ("COPY events_2024_02, Zeile 17", Some(17)),
-            (
-                "JSON data, line 1: {\"a\":...\nCOPY events_2024_02, line 6, column payload: \"x 9\"",
-                Some(6),
-            ),
+            ("JSON data, line 1: {\"a\":...\nCOPY events_2024_02, line 6, column payload: \"x 9\"", Some(6)),
             ("JSON data, line 1: events_2024_02 4", Some(4)),
             ("COPY events_2024_02", None),
             ("PL/pgSQL function f() line 3 at RAISE", None),

@@ -40,19 +40,11 @@ pub(super) enum Cause {
 
 impl Failure {
     pub(super) fn new(step: Step, month: Option<Month>, error: db::Error) -> Self {
-        Self {
-            step,
-            month,
-            cause: Cause::Database(error),
-        }
+        Self { step, month, cause: Cause::Database(error) }
     }
 
     pub(super) fn ledger_row_gone() -> Self {
-        Self {
-            step: Step::Ledger,
-            month: None,
-            cause: Cause::LedgerRowGone,
-        }
+        Self { step: Step::Ledger, month: None, cause: Cause::LedgerRowGone }
     }
 
     /// Returns PostgreSQL's error, where it sent one.
@@ -118,16 +110,10 @@ impl Failure {
             Cause::Held(_, advice) => Some(advice.clone()),
             _ => self.advice(outcome),
         };
-        let names_its_month = matches!(
-            outcome.class,
-            ErrorClass::Lock | ErrorClass::MissingLeaf | ErrorClass::DetachedLeaf
-        ) || (self.step == Step::MakeLeaf && outcome.action == Action::Hold);
-        FlushError {
-            month: self.month.filter(|_| names_its_month),
-            outcome,
-            advice,
-            source: Some(self.log_text()),
-        }
+        let names_its_month =
+            matches!(outcome.class, ErrorClass::Lock | ErrorClass::MissingLeaf | ErrorClass::DetachedLeaf)
+                || (self.step == Step::MakeLeaf && outcome.action == Action::Hold);
+        FlushError { month: self.month.filter(|_| names_its_month), outcome, advice, source: Some(self.log_text()) }
     }
 
     fn log_text(&self) -> anyhow::Error {
@@ -148,9 +134,7 @@ impl Failure {
             return anyhow::anyhow!("{step:?}: {}", chain.join(": "));
         };
         let sqlstate = refused.code().code();
-        let is_about_rows = ["22", "23", "54", "P0", "XX"]
-            .iter()
-            .any(|class| sqlstate.starts_with(class));
+        let is_about_rows = ["22", "23", "54", "P0", "XX"].iter().any(|class| sqlstate.starts_with(class));
         match is_about_rows {
             true => anyhow::anyhow!("{step:?}: {}", self.refusal()),
             false => anyhow::anyhow!("{step:?}: SQLSTATE {sqlstate}: {}", refused.message()),

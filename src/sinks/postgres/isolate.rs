@@ -96,10 +96,8 @@ impl Attempt<'_> {
         landed: &mut Landed<'a>,
     ) -> Result<(), Failure> {
         // Rows of a merged batch bear another id than their own: only the temporary table counts them by it.
-        let may_copy = !self.met_doubles
-            && rows
-                .iter()
-                .all(|row| ids.contains_key(&self.batches[row.batch as usize].head.batch));
+        let may_copy =
+            !self.met_doubles && rows.iter().all(|row| ids.contains_key(&self.batches[row.batch as usize].head.batch));
         if may_copy {
             match self.copy_to_leaf(month, rows, &mut landed.committed).await {
                 Err(failure) if failure.step == Step::CopyLeaf && failure.sqlstate() == Some("23505") => {
@@ -163,13 +161,7 @@ impl Attempt<'_> {
         let held = |class, advice| Failure {
             step: failure.step,
             month: failure.month,
-            cause: Cause::Held(
-                ErrorOutcome {
-                    class,
-                    action: Action::Hold,
-                },
-                advice,
-            ),
+            cause: Cause::Held(ErrorOutcome { class, action: Action::Hold }, advice),
         };
         let mut memory = self.sink.memory();
         if class == ErrorClass::Encoding && memory.note_encoding(self.batches[place].head.batch, Instant::now()) {
@@ -182,13 +174,7 @@ impl Attempt<'_> {
         }
         drop(memory);
         self.isolated[place] += 1;
-        Ok(Refused {
-            batch: place,
-            number: row.number,
-            row: row.row,
-            reason: class.into(),
-            detail: refusal,
-        })
+        Ok(Refused { batch: place, number: row.number, row: row.row, reason: class.into(), detail: refusal })
     }
 
     async fn savepoint(&self, sql: &str) -> Result<(), Failure> {

@@ -28,10 +28,7 @@ pub(super) struct Landed<'a> {
 
 impl<'a> Landed<'a> {
     pub(super) fn new(batches: usize) -> Self {
-        Self {
-            committed: vec![0; batches],
-            refused: Vec::new(),
-        }
+        Self { committed: vec![0; batches], refused: Vec::new() }
     }
 
     /// Sets rows aside whose month was pruned.
@@ -48,14 +45,9 @@ impl<'a> Landed<'a> {
     /// Returns the counts of each batch.
     pub(super) fn counts(&self) -> Vec<Counts> {
         let quarantined = 0;
-        let counts = self
-            .committed
-            .iter()
-            .map(|&committed| Counts { committed, quarantined });
+        let counts = self.committed.iter().map(|&committed| Counts { committed, quarantined });
         let mut counts: Vec<_> = counts.collect();
-        self.refused
-            .iter()
-            .for_each(|refused| counts[refused.batch].quarantined += 1);
+        self.refused.iter().for_each(|refused| counts[refused.batch].quarantined += 1);
         counts
     }
 
@@ -141,10 +133,7 @@ impl<'f> Attempt<'f> {
         let copy = copy::copy_rows(self.connection, &leaf, rows);
         let copied = self.step(Step::CopyLeaf, Some(month), copy).await?;
         if copied != rows.len() as u64 {
-            let outcome = ErrorOutcome {
-                class: ErrorClass::Schema,
-                action: Action::Hold,
-            };
+            let outcome = ErrorOutcome { class: ErrorClass::Schema, action: Action::Hold };
             return Err(Failure {
                 step: Step::CopyLeaf,
                 month: Some(month),
@@ -189,19 +178,12 @@ impl<'f> Attempt<'f> {
         };
         let unsound = self.step(Step::LeafCheck, None, check).await?;
         let unsound: Vec<&str> = unsound.iter().map(|row| row.get(0)).collect();
-        let months: Vec<_> = self
-            .touched
-            .iter()
-            .copied()
-            .filter(|month| unsound.contains(&&*month.leaf()))
-            .collect();
+        let months: Vec<_> = self.touched.iter().copied().filter(|month| unsound.contains(&&*month.leaf())).collect();
         match months.first() {
             None => Ok(()),
-            Some(&month) => Err(Failure {
-                step: Step::LeafCheck,
-                month: Some(month),
-                cause: Cause::UnsoundLeaves(months),
-            }),
+            Some(&month) => {
+                Err(Failure { step: Step::LeafCheck, month: Some(month), cause: Cause::UnsoundLeaves(months) })
+            }
         }
     }
 }

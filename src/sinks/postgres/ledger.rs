@@ -45,16 +45,10 @@ const COLUMNS: &str = "batch, content_hash, accepted_hash, priority, received, a
 
 impl LedgerRow {
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
-        let count = |column: &str| {
-            row.try_get::<_, i32>(column)
-                .map(|count| u32::try_from(count).unwrap_or(0))
-        };
+        let count = |column: &str| row.try_get::<_, i32>(column).map(|count| u32::try_from(count).unwrap_or(0));
         let moment = |column: &str| row.try_get::<_, jiff::Timestamp>(column).map(Timestamp::from);
         // A hash of another length is nobody's.
-        let hash = |column: &str| {
-            row.try_get::<_, &[u8]>(column)
-                .map(|hash| hash.try_into().unwrap_or([0; 32]))
-        };
+        let hash = |column: &str| row.try_get::<_, &[u8]>(column).map(|hash| hash.try_into().unwrap_or([0; 32]));
         Ok(Self {
             batch: row.try_get("batch")?,
             content_hash: hash("content_hash")?,
@@ -101,10 +95,7 @@ impl LedgerRow {
 
     /// Returns what became of the events.
     pub(super) fn counts(&self) -> Counts {
-        Counts {
-            committed: self.committed,
-            quarantined: self.quarantined,
-        }
+        Counts { committed: self.committed, quarantined: self.quarantined }
     }
 
     /// Returns the batch's final status.
@@ -114,15 +105,8 @@ impl LedgerRow {
             content_hash: self.content_hash,
             report: StatusReport {
                 batch_id: key.batch_id.clone(),
-                status: if all_quarantined {
-                    BatchStatus::Failed
-                } else {
-                    BatchStatus::Completed
-                },
-                priority: u8::try_from(self.priority)
-                    .ok()
-                    .and_then(|p| Priority::try_from(p).ok())
-                    .unwrap_or_default(),
+                status: if all_quarantined { BatchStatus::Failed } else { BatchStatus::Completed },
+                priority: u8::try_from(self.priority).ok().and_then(|p| Priority::try_from(p).ok()).unwrap_or_default(),
                 received: self.received,
                 accepted: self.accepted,
                 rejected: self.rejected,
@@ -239,19 +223,11 @@ pub(super) async fn set_counts(
                                     duplicates = b.accepted - v.committed - v.quarantined
                FROM unnest($1::text[], $2::text[], $3::int4[], $4::int4[]) v(caller, batch_id, committed, quarantined)
                WHERE b.caller = v.caller AND b.batch_id = v.batch_id";
-    let callers: Vec<_> = changed
-        .iter()
-        .map(|(batch, _)| batch.head.key.caller.as_str())
-        .collect();
-    let batch_ids: Vec<_> = changed
-        .iter()
-        .map(|(batch, _)| batch.head.key.batch_id.as_str())
-        .collect();
+    let callers: Vec<_> = changed.iter().map(|(batch, _)| batch.head.key.caller.as_str()).collect();
+    let batch_ids: Vec<_> = changed.iter().map(|(batch, _)| batch.head.key.batch_id.as_str()).collect();
     let committed: Vec<_> = changed.iter().map(|(_, counts)| counts.committed as i32).collect();
     let quarantined: Vec<_> = changed.iter().map(|(_, counts)| counts.quarantined as i32).collect();
-    client
-        .execute(sql, &[&callers, &batch_ids, &committed, &quarantined])
-        .await?;
+    client.execute(sql, &[&callers, &batch_ids, &committed, &quarantined]).await?;
     Ok(())
 }
 
@@ -271,12 +247,7 @@ pub(super) async fn raise(
     let (committed, quarantined) = (added.committed as i32, added.quarantined as i32);
     let (first, last) = (head.first_timestamp.to_jiff(), head.last_timestamp.to_jiff());
     let key = &head.key;
-    let row = client
-        .query_opt(
-            &sql,
-            &[&key.caller, &key.batch_id, &committed, &quarantined, &first, &last],
-        )
-        .await?;
+    let row = client.query_opt(&sql, &[&key.caller, &key.batch_id, &committed, &quarantined, &first, &last]).await?;
     row.as_ref().map(LedgerRow::read).transpose()
 }
 

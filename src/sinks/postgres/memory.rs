@@ -34,10 +34,7 @@ impl Memory {
 
     /// Returns how often the last error came in a row, when it is this one.
     pub(super) fn in_a_row(&self, sqlstate: &str) -> u32 {
-        self.last
-            .as_ref()
-            .filter(|(last, _)| last == sqlstate)
-            .map_or(1, |(_, count)| *count)
+        self.last.as_ref().filter(|(last, _)| last == sqlstate).map_or(1, |(_, count)| *count)
     }
 
     /// Notes a commit.
@@ -55,8 +52,7 @@ impl Memory {
     /// Notes that a service's row was refused; returns whether the same happened to too many services lately.
     pub(super) fn note_refusal(&mut self, refusal: &str, service: &str, now: Instant) -> bool {
         let is_same = |other: &(String, String, Instant)| other.0 == refusal && other.1 == service;
-        self.refusals
-            .retain(|other| now.duration_since(other.2) < MINUTE && !is_same(other));
+        self.refusals.retain(|other| now.duration_since(other.2) < MINUTE && !is_same(other));
         self.refusals.push((refusal.to_owned(), service.to_owned(), now));
         self.refusals.iter().filter(|other| other.0 == refusal).count() >= SERVICES
     }

@@ -41,10 +41,7 @@ impl<'f> Attempt<'f> {
             let count = quarantine::count_by_reason(self.connection, head.batch);
             quarantined = self.step(Step::Quarantine, None, count).await?;
         }
-        Ok(End {
-            committed: row.committed,
-            quarantined,
-        })
+        Ok(End { committed: row.committed, quarantined })
     }
 
     /// Adds what the ledger's copy of a batch lacks.
@@ -58,8 +55,7 @@ impl<'f> Attempt<'f> {
         let row = known.get(key).ok_or_else(Failure::ledger_row_gone)?.clone();
         let way = self.way;
         if way == Way::Direct {
-            self.step(Step::Stage, None, client.batch_execute(staging::CREATE))
-                .await?;
+            self.step(Step::Stage, None, client.batch_execute(staging::CREATE)).await?;
             self.way = Way::Staged;
         }
         let indexes = quarantine::indexes(client, row.batch);
@@ -77,16 +73,9 @@ impl<'f> Attempt<'f> {
             }
         }
         self.way = way;
-        let end = End {
-            committed: landed.committed[place],
-            quarantined: landed.reasons().swap_remove(place),
-        };
+        let end = End { committed: landed.committed[place], quarantined: landed.reasons().swap_remove(place) };
         let added = landed.counts()[place];
-        let refused: Vec<_> = landed
-            .refused
-            .into_iter()
-            .map(|refused| (&claimed.head, row.batch, refused))
-            .collect();
+        let refused: Vec<_> = landed.refused.into_iter().map(|refused| (&claimed.head, row.batch, refused)).collect();
         self.quarantine(&refused).await?;
         if added != Counts::default() {
             let raise = ledger::raise(client, &claimed.head, added);

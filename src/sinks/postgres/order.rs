@@ -100,11 +100,7 @@ pub(super) mod tests {
     };
 
     pub(crate) fn encoded(events: &[(i64, &str, &str)]) -> Vec<u8> {
-        let origin = RowOrigin {
-            received_at: Timestamp::from_micros(7),
-            batch: Uuid::from_u128(1),
-            priority: 0,
-        };
+        let origin = RowOrigin { received_at: Timestamp::from_micros(7), batch: Uuid::from_u128(1), priority: 0 };
         let mut bytes = Vec::new();
         for (timestamp, event_id, service_name) in events {
             let event = EventColumns {
@@ -131,10 +127,7 @@ pub(super) mod tests {
 
     #[test]
     fn first_batch_keeps_the_event_that_two_hold() {
-        let batches = [
-            encoded(&[(5, "b", "s"), (1, "a", "s")]),
-            encoded(&[(1, "a", "s"), (1, "a", "other")]),
-        ];
+        let batches = [encoded(&[(5, "b", "s"), (1, "a", "s")]), encoded(&[(1, "a", "s"), (1, "a", "other")])];
         let rows = sorted((0..).zip(batches.iter().map(Vec::as_slice)));
         let kept = without_doubles(rows.iter().copied());
         let places: Vec<_> = kept.iter().map(|row| (row.batch, row.number)).collect();

@@ -43,10 +43,7 @@ pub(super) async fn insert(
         let callers = column(|(head, ..)| head.key.caller.clone());
         let batch_ids = column(|(head, ..)| head.key.batch_id.clone());
         let batches: Vec<_> = part.iter().map(|(_, batch, _)| *batch).collect();
-        let indexes: Vec<_> = part
-            .iter()
-            .map(|(head, _, event)| head.index_of_row(event.number) as i32)
-            .collect();
+        let indexes: Vec<_> = part.iter().map(|(head, _, event)| head.index_of_row(event.number) as i32).collect();
         let services = column(|(.., event)| storable(event.row.service_name()));
         let event_ids = column(|(.., event)| storable(event.row.event_id()));
         let reasons = column(|(.., event)| event.reason.as_str().to_owned());
@@ -55,9 +52,7 @@ pub(super) async fn insert(
         client
             .execute(
                 &statement,
-                &[
-                    &callers, &batch_ids, &batches, &indexes, &services, &event_ids, &reasons, &details, &events,
-                ],
+                &[&callers, &batch_ids, &batches, &indexes, &services, &event_ids, &reasons, &details, &events],
             )
             .await?;
     }
@@ -87,10 +82,7 @@ fn as_json(event: &EventColumns<'_>) -> Vec<u8> {
             serde_json::to_writer(&mut json, text).expect("text is written to memory");
         }
     }
-    for (name, value) in [
-        (",\"payload\":", Some(event.payload)),
-        (",\"metadata\":", event.metadata),
-    ] {
+    for (name, value) in [(",\"payload\":", Some(event.payload)), (",\"metadata\":", event.metadata)] {
         if let Some(value) = value {
             json.extend_from_slice(name.as_bytes());
             json.extend_from_slice(value.as_bytes());
@@ -116,9 +108,7 @@ pub(super) async fn count_by_reason(
 
 /// Returns the indexes of a batch's events that are in quarantine.
 pub(super) async fn indexes(client: &ClientWrapper, batch: Uuid) -> Result<Vec<i32>, tokio_postgres::Error> {
-    let rows = client
-        .query("SELECT index FROM quarantine WHERE batch = $1", &[&batch])
-        .await?;
+    let rows = client.query("SELECT index FROM quarantine WHERE batch = $1", &[&batch]).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 

@@ -122,21 +122,14 @@ pub async fn verify(
     // A day less: the servers' clocks and the pruning job's are not the same.
     let known_from = now.minus(DAY * ledger_retention_days.saturating_sub(1)).max(since);
     let left_out = "SELECT count(*) FROM batches WHERE committed_at >= $1 AND first_timestamp < $2";
-    let left_out = transaction
-        .query_one(left_out, &[&since.to_jiff(), &kept_from.to_jiff()])
-        .await?;
+    let left_out = transaction.query_one(left_out, &[&since.to_jiff(), &kept_from.to_jiff()]).await?;
     let moments = (since.to_jiff(), kept_from.to_jiff(), known_from.to_jiff());
-    let rows = transaction
-        .query(COMPARED, &[&moments.0, &moments.1, &moments.2, &MAX_TOLD])
-        .await?;
+    let rows = transaction.query(COMPARED, &[&moments.0, &moments.1, &moments.2, &MAX_TOLD]).await?;
     transaction.commit().await?;
     connection.release();
 
     let count = |row: &tokio_postgres::Row, column: usize| row.try_get::<_, i64>(column).map(i64::unsigned_abs);
-    let mut report = VerifyReport {
-        batches_left_out: count(&left_out, 0)?,
-        ..VerifyReport::default()
-    };
+    let mut report = VerifyReport { batches_left_out: count(&left_out, 0)?, ..VerifyReport::default() };
     for row in &rows {
         report.batches = count(row, 0)?;
         report.committed = count(row, 1)?;

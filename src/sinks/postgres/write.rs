@@ -35,11 +35,7 @@ impl PostgresSink {
         }
         let rows = order::sorted((0..).zip(batches.iter().map(|batch| &*batch.rows)));
         let mut met_doubles = false;
-        let mut way = if self.doubles.are_frequent() {
-            Way::Staged
-        } else {
-            Way::Direct
-        };
+        let mut way = if self.doubles.are_frequent() { Way::Staged } else { Way::Direct };
         let mut pruned = BTreeSet::new();
         let mut repairs = 0;
         // A connection that the last attempt left clean.
@@ -117,16 +113,10 @@ impl PostgresSink {
         match &failure.cause {
             Cause::Held(outcome, _) => return *outcome,
             Cause::LedgerRowGone => {
-                return ErrorOutcome {
-                    class: ErrorClass::Conflict,
-                    action: Action::Retry,
-                };
+                return ErrorOutcome { class: ErrorClass::Conflict, action: Action::Retry };
             }
             Cause::UnsoundLeaves(_) => {
-                return ErrorOutcome {
-                    class: ErrorClass::DetachedLeaf,
-                    action: Action::MakePartition,
-                };
+                return ErrorOutcome { class: ErrorClass::DetachedLeaf, action: Action::MakePartition };
             }
             Cause::Database(_) => {}
         }
@@ -170,10 +160,7 @@ impl PostgresSink {
         failure: &Failure,
         pruned: &mut BTreeSet<Month>,
     ) -> Result<(), FlushError> {
-        let mut months: BTreeSet<_> = batches
-            .iter()
-            .flat_map(|batch| batch.head.months.iter().copied())
-            .collect();
+        let mut months: BTreeSet<_> = batches.iter().flat_map(|batch| batch.head.months.iter().copied()).collect();
         // A merged batch's rows may lie in the month of the copy that the ledger knows.
         months.extend(failure.month);
         for month in months {
@@ -184,15 +171,9 @@ impl PostgresSink {
                     pruned.insert(month);
                 }
                 Err(LeafError::InTheWay { .. }) => {
-                    let outcome = ErrorOutcome {
-                        class: ErrorClass::DetachedLeaf,
-                        action: Action::MakePartition,
-                    };
-                    let failure = Failure {
-                        step: Step::MakeLeaf,
-                        month: Some(month),
-                        cause: Cause::UnsoundLeaves(vec![month]),
-                    };
+                    let outcome = ErrorOutcome { class: ErrorClass::DetachedLeaf, action: Action::MakePartition };
+                    let failure =
+                        Failure { step: Step::MakeLeaf, month: Some(month), cause: Cause::UnsoundLeaves(vec![month]) };
                     return Err(self.tell(failure, outcome));
                 }
                 Err(LeafError::Database(error)) => {

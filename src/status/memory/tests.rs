@@ -4,10 +4,7 @@ use crate::{batch::codec::tests::head, status::known_as_accepted};
 const TTL: Duration = Duration::from_secs(60);
 
 fn key(batch_id: &str) -> BatchKey {
-    BatchKey {
-        caller: "shop".into(),
-        batch_id: batch_id.into(),
-    }
+    BatchKey { caller: "shop".into(), batch_id: batch_id.into() }
 }
 
 fn completed(batch_id: &str) -> KnownBatch {
@@ -40,10 +37,7 @@ fn two_callers_equal_ids_are_two_batches() {
     let mut finals = Finals::new(TTL, 10);
     finals.insert(&key("a"), &completed("a"), now);
     for (caller, batch_id) in [("", "a"), ("sho", "pa"), ("shopa", "")] {
-        let other = BatchKey {
-            caller: caller.into(),
-            batch_id: batch_id.into(),
-        };
+        let other = BatchKey { caller: caller.into(), batch_id: batch_id.into() };
         assert_eq!(finals.find(&other, now), None, "{other:?}");
     }
 }
@@ -61,11 +55,7 @@ fn memory_is_bounded_by_number_and_by_age() {
     let start = Instant::now();
     let mut finals = Finals::new(TTL, 3);
     for (second, batch_id) in ["a", "b", "c", "d"].into_iter().enumerate() {
-        finals.insert(
-            &key(batch_id),
-            &completed(batch_id),
-            start + Duration::from_secs(second as u64),
-        );
+        finals.insert(&key(batch_id), &completed(batch_id), start + Duration::from_secs(second as u64));
     }
     let now = start + Duration::from_secs(3);
     assert_eq!(finals.find(&key("a"), now), None, "the oldest made room");
@@ -74,11 +64,7 @@ fn memory_is_bounded_by_number_and_by_age() {
     assert_eq!(finals.find(&key("b"), now), None, "too old, though nothing came since");
     assert!(finals.find(&key("d"), now).is_some());
     finals.insert(&key("e"), &completed("e"), now + Duration::from_secs(2));
-    assert_eq!(
-        (finals.records.len(), finals.index.len()),
-        (1, 1),
-        "what is too old is gone"
-    );
+    assert_eq!((finals.records.len(), finals.index.len()), (1, 1), "what is too old is gone");
 }
 
 #[test]

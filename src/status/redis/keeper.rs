@@ -62,14 +62,7 @@ impl Keeper {
         signs: Signs,
     ) -> Self {
         signs.show(CheckStatus::Down, Some("not reached yet".into()));
-        Self {
-            client,
-            names,
-            final_ttl,
-            outbox,
-            link,
-            signs,
-        }
+        Self { client, names, final_ttl, outbox, link, signs }
     }
 
     /// Runs until it is told to stop; then writes what is left, for a moment.
@@ -109,9 +102,7 @@ impl Keeper {
             // Each call has a limit of its own.
             .set_response_timeout(None);
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = timeout(ANSWER_LIMIT, connecting)
-            .await
-            .map_err(|_| Trouble::TooSlow)??;
+        let mut connection = timeout(ANSWER_LIMIT, connecting).await.map_err(|_| Trouble::TooSlow)??;
         self.beat(&mut connection).await?;
         Ok(connection)
     }
@@ -142,9 +133,7 @@ impl Keeper {
         let mut set = ::redis::cmd("SET");
         set.arg(format!("{}instance:{}", self.names.key_prefix, self.names.instance));
         set.arg(env!("CARGO_PKG_VERSION")).arg("EX").arg(60);
-        timeout(ANSWER_LIMIT, set.exec_async(connection))
-            .await
-            .map_err(|_| Trouble::TooSlow)??;
+        timeout(ANSWER_LIMIT, set.exec_async(connection)).await.map_err(|_| Trouble::TooSlow)??;
         Ok(())
     }
 
@@ -178,9 +167,7 @@ impl Keeper {
             };
             set.ignore();
         }
-        timeout(ANSWER_LIMIT, pipeline.exec_async(connection))
-            .await
-            .map_err(|_| Trouble::TooSlow)??;
+        timeout(ANSWER_LIMIT, pipeline.exec_async(connection)).await.map_err(|_| Trouble::TooSlow)??;
         Ok(())
     }
 
@@ -190,9 +177,7 @@ impl Keeper {
         match &link {
             Link::Up(_) | Link::Unknown => self.signs.show(CheckStatus::Up, None),
             Link::Unreachable => self.signs.show(CheckStatus::Down, Some("it does not answer".into())),
-            Link::Refuses(code) => self
-                .signs
-                .show(CheckStatus::Down, Some(format!("it refuses writes ({code})"))),
+            Link::Refuses(code) => self.signs.show(CheckStatus::Down, Some(format!("it refuses writes ({code})"))),
         }
         match trouble {
             Some(trouble) if changed => tracing::warn!(

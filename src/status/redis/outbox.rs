@@ -77,10 +77,7 @@ mod tests {
     fn note(number: usize) -> Note {
         let mut head = head();
         head.key.batch_id = number.to_string();
-        Note {
-            key: head.key.clone(),
-            known: known_as_accepted(&head),
-        }
+        Note { key: head.key.clone(), known: known_as_accepted(&head) }
     }
 
     fn ids(notes: &[Note]) -> Vec<&str> {

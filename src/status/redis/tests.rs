@@ -27,59 +27,33 @@ impl Replica {
         let tasks = Tasks::new(CancellationToken::new());
         let health = Arc::new(Health::new(Clock::default(), CheckStatus::Down));
         let metrics = Metrics::new();
-        let signs = Signs {
-            health: Arc::clone(&health),
-            metrics: metrics.backend.clone(),
-        };
-        let names = Names {
-            key_prefix: "test:".into(),
-            instance: "replica-1".into(),
-        };
+        let signs = Signs { health: Arc::clone(&health), metrics: metrics.backend.clone() };
+        let names = Names { key_prefix: "test:".into(), instance: "replica-1".into() };
         let redis = Redis::start(server.client(), names, Duration::from_secs(3600), signs, &tasks);
-        Self {
-            redis,
-            health,
-            metrics,
-            tasks,
-        }
+        Self { redis, health, metrics, tasks }
     }
 
     async fn until(&self, what: &str, is: impl FnMut(&Link) -> bool) {
         let mut link = self.redis.link.clone();
         let waited = timeout(Duration::from_secs(30), link.wait_for(is)).await;
-        assert!(
-            waited.is_ok(),
-            "redis is never {what}, but {:?}",
-            self.redis.link.borrow()
-        );
+        assert!(waited.is_ok(), "redis is never {what}, but {:?}", self.redis.link.borrow());
     }
 
     async fn until_up(&self) {
         self.until("up", |link| matches!(link, Link::Up(_))).await;
-        assert_eq!(
-            (self.shown().0, self.metrics.backend.redis_up.get()),
-            (CheckStatus::Up, 1)
-        );
+        assert_eq!((self.shown().0, self.metrics.backend.redis_up.get()), (CheckStatus::Up, 1));
     }
 
     async fn until_refused(&self, code: &str) {
-        self.until(code, |link| matches!(link, Link::Refuses(why) if why == code))
-            .await;
+        self.until(code, |link| matches!(link, Link::Refuses(why) if why == code)).await;
         let detail = format!("it refuses writes ({code})");
-        assert_eq!(
-            (self.shown(), self.metrics.backend.redis_up.get()),
-            ((CheckStatus::Down, Some(detail)), 0)
-        );
+        assert_eq!((self.shown(), self.metrics.backend.redis_up.get()), ((CheckStatus::Down, Some(detail)), 0));
     }
 
     async fn until_unreachable(&self) {
-        self.until("unreachable", |link| matches!(link, Link::Unreachable))
-            .await;
+        self.until("unreachable", |link| matches!(link, Link::Unreachable)).await;
         let detail = Some("it does not answer".to_owned());
-        assert_eq!(
-            (self.shown(), self.metrics.backend.redis_up.get()),
-            ((CheckStatus::Down, detail), 0)
-        );
+        assert_eq!((self.shown(), self.metrics.backend.redis_up.get()), ((CheckStatus::Down, detail), 0));
     }
 
     fn shown(&self) -> (CheckStatus, Option<String>) {
@@ -174,24 +148,14 @@ async fn replica_that_holds_a_copy_tells_what_another_committed() {
     reused.content_hash = [9; 32];
     other.redis.note(&key, reused.clone());
     while other.finds(&key, BatchStatus::Completed).await != reused {}
-    assert_eq!(
-        board.find(&key).await.unwrap(),
-        Some(known),
-        "a batch with other content is another one"
-    );
+    assert_eq!(board.find(&key).await.unwrap(), Some(known), "a batch with other content is another one");
 
     let mut unknown = head();
     unknown.key.batch_id = "orders-10".into();
-    assert!(
-        board.find(&unknown.key).await.is_err(),
-        "nobody knows it, and the ledger can't be asked"
-    );
+    assert!(board.find(&unknown.key).await.is_err(), "nobody knows it, and the ledger can't be asked");
     other.redis.note(&unknown.key, known_as_accepted(&unknown));
     other.finds(&unknown.key, BatchStatus::Accepted).await;
-    assert_eq!(
-        board.find(&unknown.key).await.unwrap(),
-        Some(known_as_accepted(&unknown))
-    );
+    assert_eq!(board.find(&unknown.key).await.unwrap(), Some(known_as_accepted(&unknown)));
     other.end().await;
 }
 
@@ -314,15 +278,10 @@ async fn what_was_noted_before_the_end_is_written() {
     replica.until_up().await;
     other.until_up().await;
     let batches: Vec<_> = (0..1000).map(|number| accepted(&format!("orders-{number}"))).collect();
-    batches
-        .iter()
-        .for_each(|(key, known)| replica.redis.note(key, completed(known)));
+    batches.iter().for_each(|(key, known)| replica.redis.note(key, completed(known)));
     replica.end().await;
     for (key, _) in &batches {
-        assert!(
-            other.redis.find(key, Duration::from_secs(30)).await.is_some(),
-            "{key:?}"
-        );
+        assert!(other.redis.find(key, Duration::from_secs(30)).await.is_some(), "{key:?}");
     }
     other.end().await;
 }

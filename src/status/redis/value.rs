@@ -28,11 +28,7 @@ pub(super) fn key(prefix: &str, key: &BatchKey) -> String {
 /// Returns a batch's status as it is stored.
 pub(super) fn encode(known: &KnownBatch, instance: &str) -> Vec<u8> {
     let content_hash = blake3::Hash::from_bytes(known.content_hash).to_hex();
-    let stored = Stored {
-        content_hash: &content_hash,
-        instance,
-        report: &known.report,
-    };
+    let stored = Stored { content_hash: &content_hash, instance, report: &known.report };
     serde_json::to_vec(&stored).expect("numbers and strings are JSON")
 }
 
@@ -40,10 +36,7 @@ pub(super) fn encode(known: &KnownBatch, instance: &str) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8], key: &BatchKey) -> Option<KnownBatch> {
     let found: Found = serde_json::from_slice(bytes).ok()?;
     let content_hash = *blake3::Hash::from_hex(&found.content_hash).ok()?.as_bytes();
-    (found.report.batch_id == key.batch_id).then_some(KnownBatch {
-        content_hash,
-        report: found.report,
-    })
+    (found.report.batch_id == key.batch_id).then_some(KnownBatch { content_hash, report: found.report })
 }
 
 #[cfg(test)]
@@ -52,10 +45,7 @@ mod tests {
     use crate::{batch::codec::tests::head, status::known_as_accepted};
 
     fn batch(caller: &str, batch_id: &str) -> BatchKey {
-        BatchKey {
-            caller: caller.into(),
-            batch_id: batch_id.into(),
-        }
+        BatchKey { caller: caller.into(), batch_id: batch_id.into() }
     }
 
     #[test]
@@ -87,14 +77,7 @@ mod tests {
     fn what_is_not_ours_is_not_known() {
         let head = head();
         let text = String::from_utf8(encode(&known_as_accepted(&head), "replica-1")).unwrap();
-        for bytes in [
-            "",
-            "{}",
-            "1",
-            &text[1..],
-            &text.replace("0707", "07"),
-            &text.replace("orders-17", "orders-18"),
-        ] {
+        for bytes in ["", "{}", "1", &text[1..], &text.replace("0707", "07"), &text.replace("orders-17", "orders-18")] {
             assert_eq!(decode(bytes.as_bytes(), &head.key), None, "{bytes}");
         }
     }

@@ -32,23 +32,14 @@ async fn unknown_media_type_is_415_with_accept_post() {
         println!("{content_type}");
         answer.is_problem(415, "unsupported_media_type");
         let accepted = answer.must_have("accept-post");
-        for ours in [
-            "application/json",
-            "application/x-ndjson",
-            "application/cloudevents-batch+json",
-        ] {
+        for ours in ["application/json", "application/x-ndjson", "application/cloudevents-batch+json"] {
             assert!(accepted.contains(ours), "{accepted}");
         }
     }
     let untold = Request::new("POST", "/v1/ingest/batch");
     node.send(untold).await.is_problem(415, "unsupported_media_type");
-    for content_type in [
-        "application/json; charset=utf-8",
-        "application/json;charset=\"UTF-8\"",
-        "Application/JSON",
-    ] {
-        node.accept(Request::post(content_type, batch(&events(1)).to_string()))
-            .await;
+    for content_type in ["application/json; charset=utf-8", "application/json;charset=\"UTF-8\"", "Application/JSON"] {
+        node.accept(Request::post(content_type, batch(&events(1)).to_string())).await;
     }
     node.finish().await;
 }
@@ -57,26 +48,19 @@ async fn unknown_media_type_is_415_with_accept_post() {
 async fn unknown_coding_is_415_with_accept_encoding() {
     let node = Node::start(|_| ()).await;
     for coding in ["br", "deflate", "gzip, gzip", "gzip, zstd", "compress"] {
-        let answer = node
-            .send(Request::json(&batch(&events(1))).header("content-encoding", coding))
-            .await;
+        let answer = node.send(Request::json(&batch(&events(1))).header("content-encoding", coding)).await;
         answer.is_problem(415, "unsupported_media_type");
         let accepted = answer.must_have("accept-encoding");
         assert!(accepted.contains("gzip") && accepted.contains("zstd"), "{accepted}");
     }
-    node.accept(Request::json(&batch(&events(1))).header("content-encoding", "identity"))
-        .await;
+    node.accept(Request::json(&batch(&events(1))).header("content-encoding", "identity")).await;
     node.finish().await;
 }
 
 #[tokio::test]
 async fn length_over_the_limit_is_refused_before_the_body_is_sent() {
     let node = Node::start(|_| ()).await;
-    let headers = [
-        ("content-type", "application/json"),
-        ("content-length", "16777217"),
-        ("expect", "100-continue"),
-    ];
+    let headers = [("content-type", "application/json"), ("content-length", "16777217"), ("expect", "100-continue")];
     let mut raw = Raw::post(node.api(), &headers).await;
     let answer = raw.answer().await;
     let problem = answer.is_problem(413, "too_large");
@@ -90,11 +74,7 @@ async fn good_body_is_asked_for_with_100_continue() {
     let node = Node::start(|_| ()).await;
     let body = batch(&events(1)).to_string();
     let length = body.len().to_string();
-    let headers = [
-        ("content-type", "application/json"),
-        ("content-length", &length),
-        ("expect", "100-continue"),
-    ];
+    let headers = [("content-type", "application/json"), ("content-length", &length), ("expect", "100-continue")];
     let mut raw = Raw::post(node.api(), &headers).await;
     assert_eq!(raw.answer().await.status, 100);
     raw.send(body.as_bytes()).await;
@@ -122,8 +102,7 @@ async fn body_over_the_limit_is_413_whether_its_length_was_told_or_not() {
 
     let mut fits = batch(&events(1)).to_string().into_bytes();
     fits.resize(MEBIBYTE, b' ');
-    node.is_committed(&node.accept(Request::post("application/json", fits)).await)
-        .await;
+    node.is_committed(&node.accept(Request::post("application/json", fits)).await).await;
     node.finish().await;
 }
 
@@ -185,10 +164,7 @@ async fn stalled_body_is_408_and_the_connection_closed() {
     let headers = [("content-type", "application/json"), ("content-length", "1000")];
     let mut stalled = Raw::post(node.api(), &headers).await;
     stalled.send(b"{\"events\":[").await;
-    let chunked = [
-        ("content-type", "application/x-ndjson"),
-        ("transfer-encoding", "chunked"),
-    ];
+    let chunked = [("content-type", "application/x-ndjson"), ("transfer-encoding", "chunked")];
     let mut never_begun = Raw::post(node.api(), &chunked).await;
 
     // Others are served meanwhile.
@@ -220,11 +196,7 @@ async fn body_cut_by_its_sender_stores_nothing() {
     let node = Node::start(|_| ()).await;
     let body = batch(&events(2)).to_string();
     let length = (body.len() + 1).to_string();
-    let mut raw = Raw::post(
-        node.api(),
-        &[("content-type", "application/json"), ("content-length", &length)],
-    )
-    .await;
+    let mut raw = Raw::post(node.api(), &[("content-type", "application/json"), ("content-length", &length)]).await;
     raw.send(body.as_bytes()).await;
     drop(raw);
     node.is_committed(&node.ingest(&events(1)).await).await;
@@ -244,9 +216,6 @@ async fn headers_that_never_end_are_refused() {
     }
     assert!(sent < 1024, "16 MiB of headers were read");
     node.is_committed(&node.ingest(&events(1)).await).await;
-    assert_eq!(
-        node.send(Request::get("/v1/health")).await.is(200)["status"],
-        json!("healthy")
-    );
+    assert_eq!(node.send(Request::get("/v1/health")).await.is(200)["status"], json!("healthy"));
     node.finish().await;
 }

@@ -86,15 +86,9 @@ async fn envelope_of_the_wrong_shape_is_422_with_a_pointer() {
         let problem = answer.is_problem(422, "invalid_batch");
         assert_eq!(problem["pointer"], pointer, "{answer}");
     }
-    for doubled in [
-        "\"priority\":1,\"priority\":1",
-        "\"events\":[],\"x\":1",
-        "\"batch_id\":\"a\",\"batch_id\":\"a\"",
-    ] {
+    for doubled in ["\"priority\":1,\"priority\":1", "\"events\":[],\"x\":1", "\"batch_id\":\"a\",\"batch_id\":\"a\""] {
         let body = batch(&one).to_string().replacen('{', &format!("{{{doubled},"), 1);
-        node.send(Request::post("application/json", body))
-            .await
-            .is_problem(422, "invalid_batch");
+        node.send(Request::post("application/json", body)).await.is_problem(422, "invalid_batch");
     }
     for (content_type, body) in [
         ("application/x-ndjson", ""),
@@ -102,9 +96,7 @@ async fn envelope_of_the_wrong_shape_is_422_with_a_pointer() {
         ("application/cloudevents-batch+json", "[]"),
         ("application/cloudevents-batch+json", "{}"),
     ] {
-        node.send(Request::post(content_type, body))
-            .await
-            .is_problem(422, "invalid_batch");
+        node.send(Request::post(content_type, body)).await.is_problem(422, "invalid_batch");
     }
     only_a_fresh_batch_is_stored(node).await;
 }
@@ -137,12 +129,8 @@ async fn ids_that_differ_are_400() {
     for request in [
         Request::json(&batch_as("a", &events(1))).query("batch_id=b"),
         Request::json(&batch_as("a", &events(1))).header("idempotency-key", "b"),
-        Request::json(&batch(&events(1)))
-            .query("batch_id=a")
-            .header("idempotency-key", "\"b\""),
-        Request::ndjson(&events(1))
-            .query("batch_id=a")
-            .header("idempotency-key", "b"),
+        Request::json(&batch(&events(1))).query("batch_id=a").header("idempotency-key", "\"b\""),
+        Request::ndjson(&events(1)).query("batch_id=a").header("idempotency-key", "b"),
     ] {
         node.send(request).await.is_problem(400, "batch_id_mismatch");
     }
@@ -155,10 +143,7 @@ async fn batch_of_10_001_events_is_413_with_the_limit() {
     let too_many = events(10_001);
     for request in [Request::json(&batch(&too_many)), Request::ndjson(&too_many)] {
         let problem = node.send(request).await.is_problem(413, "too_large");
-        assert_eq!(
-            (&problem["limit"], &problem["unit"]),
-            (&json!(10_000), &json!("events"))
-        );
+        assert_eq!((&problem["limit"], &problem["unit"]), (&json!(10_000), &json!("events")));
     }
     only_a_fresh_batch_is_stored(node).await;
 }
@@ -169,10 +154,7 @@ async fn limit_of_events_is_a_setting() {
         settings.set("MAX_BATCH_EVENTS", 3);
     })
     .await;
-    let problem = node
-        .send(Request::json(&batch(&events(4))))
-        .await
-        .is_problem(413, "too_large");
+    let problem = node.send(Request::json(&batch(&events(4)))).await.is_problem(413, "too_large");
     assert_eq!(problem["limit"], 3);
     node.is_committed(&node.ingest(&events(3)).await).await;
     node.finish().await;

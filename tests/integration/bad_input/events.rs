@@ -25,17 +25,10 @@ async fn assert_rejected(node: &Node, cases: &[(String, &str, &str)]) {
     let errors = receipt["errors"].as_array().unwrap();
     for (number, (error, (bad, code, pointer))) in errors.iter().zip(cases).enumerate() {
         let index = 2 * number + 1;
-        assert_eq!(
-            (&error["index"], &error["code"]),
-            (&json!(index), &json!(code)),
-            "{error} for {bad:.300}"
-        );
+        assert_eq!((&error["index"], &error["code"]), (&json!(index), &json!(code)), "{error} for {bad:.300}");
         let whole = format!("/events/{index}{pointer}");
         assert_eq!(error["pointer"], whole, "{error} for {bad:.300}");
-        assert!(
-            error["detail"].as_str().is_some_and(|detail| !detail.is_empty()),
-            "{error}"
-        );
+        assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{error}");
     }
     let status = node.is_committed(&receipt).await;
     assert_eq!(status["committed"], cases.len() + 1);
@@ -59,11 +52,9 @@ async fn event_of_the_wrong_shape_is_rejected() {
         ("[]".into(), "not_an_object", ""),
         ("null".into(), "not_an_object", ""),
     ];
-    for (field, pointer) in [
-        ("event_id", "/event_id"),
-        ("service_name", "/service_name"),
-        ("event_type", "/event_type"),
-    ] {
+    for (field, pointer) in
+        [("event_id", "/event_id"), ("service_name", "/service_name"), ("event_type", "/event_type")]
+    {
         cases.push(case(&event_without(field), "missing_field", pointer));
         cases.push(case(&event_with(field, json!(5)), "wrong_type", pointer));
         cases.push(case(&event_with(field, json!({})), "wrong_type", pointer));
@@ -75,11 +66,7 @@ async fn event_of_the_wrong_shape_is_rejected() {
         cases.push(case(&event_with("metadata", wrong), "wrong_type", "/metadata"));
     }
     cases.push(case(&event_with("user_id", json!(5)), "wrong_type", "/user_id"));
-    cases.push(case(
-        &event_with("timestamp", json!(1_700_000_000)),
-        "wrong_type",
-        "/timestamp",
-    ));
+    cases.push(case(&event_with("timestamp", json!(1_700_000_000)), "wrong_type", "/timestamp"));
     assert_rejected(&node, &cases).await;
     node.finish().await;
 }
@@ -110,17 +97,9 @@ async fn over_long_field_is_rejected_and_the_longest_is_not() {
     ];
     let mut cases = Vec::new();
     for (field, pointer, limit) in limits {
-        cases.push(case(
-            &event_with(field, json!("x".repeat(limit + 1))),
-            "field_too_long",
-            pointer,
-        ));
+        cases.push(case(&event_with(field, json!("x".repeat(limit + 1))), "field_too_long", pointer));
         // Bytes count, not characters.
-        cases.push(case(
-            &event_with(field, json!("é".repeat(limit / 2 + 1))),
-            "field_too_long",
-            pointer,
-        ));
+        cases.push(case(&event_with(field, json!("é".repeat(limit / 2 + 1))), "field_too_long", pointer));
     }
     assert_rejected(&node, &cases).await;
 
@@ -156,11 +135,7 @@ async fn character_that_postgresql_cannot_hold_is_rejected() {
 
     // In payload and metadata the pointer may lead to the field or below it.
     let good = "\\ud83d\\ude00 \\u0001 \\\\u0000 \\\\ud800";
-    for (escape, code) in [
-        ("\\u0000", "nul_character"),
-        ("\\ud800", "lone_surrogate"),
-        ("\\ude00", "lone_surrogate"),
-    ] {
+    for (escape, code) in [("\\u0000", "nul_character"), ("\\ud800", "lone_surrogate"), ("\\ude00", "lone_surrogate")] {
         for place in [
             format!("{{\"a\":[\"{escape}\"]}}"),
             format!("{{\"{escape}\":1}}"),
@@ -187,22 +162,10 @@ async fn character_that_postgresql_cannot_hold_is_rejected() {
 async fn number_that_jsonb_cannot_hold_is_rejected() {
     let node = Node::start(|_| ()).await;
     let digits = "7".repeat(1001);
-    let numbers = [
-        "1e1001",
-        "-1E+1001",
-        "1e-1001",
-        "1e400000",
-        "1e-20000",
-        "1e131071",
-        "1e99999999999999999999",
-        &digits,
-    ];
+    let numbers =
+        ["1e1001", "-1E+1001", "1e-1001", "1e400000", "1e-20000", "1e131071", "1e99999999999999999999", &digits];
     for number in numbers {
-        let body = format!(
-            "{{\"events\":[{},{}]}}",
-            with_payload(&format!("{{\"a\":[{number}]}}")),
-            event()
-        );
+        let body = format!("{{\"events\":[{},{}]}}", with_payload(&format!("{{\"a\":[{number}]}}")), event());
         let receipt = node.send(Request::post("application/json", body)).await.is(202);
         assert_eq!(receipt["errors"][0]["code"], "number_out_of_range", "{number:.40}");
         assert_eq!((&receipt["accepted"], &receipt["rejected"]), (&json!(1), &json!(1)));
@@ -221,17 +184,9 @@ async fn nesting_of_65_is_rejected_and_of_64_is_not() {
     // The payload itself is level 1.
     let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
     let objects = |levels: usize| format!("{}{}", "{\"a\":".repeat(levels - 1) + "{}", "}".repeat(levels - 1));
-    for (good, bad) in [
-        (nested(64), nested(65)),
-        (objects(64), objects(65)),
-        (nested(64), nested(50_000)),
-    ] {
+    for (good, bad) in [(nested(64), nested(65)), (objects(64), objects(65)), (nested(64), nested(50_000))] {
         let metadata = event_with("metadata", json!("@")).to_string().replace("\"@\"", &bad);
-        let body = format!(
-            "{{\"events\":[{},{},{metadata}]}}",
-            with_payload(&good),
-            with_payload(&bad)
-        );
+        let body = format!("{{\"events\":[{},{},{metadata}]}}", with_payload(&good), with_payload(&bad));
         let receipt = node.send(Request::post("application/json", body)).await.is(202);
         let errors = receipt["errors"].as_array().unwrap();
         assert_eq!(errors.len(), 2, "{receipt}");
@@ -283,9 +238,7 @@ async fn text_that_is_no_timestamp_is_rejected() {
 #[tokio::test]
 async fn timestamp_outside_the_window_is_rejected() {
     let node = Node::start(|settings| {
-        settings
-            .set("EVENT_MAX_AGE_DAYS", 100)
-            .set("EVENT_MAX_FUTURE_SECONDS", 3600);
+        settings.set("EVENT_MAX_AGE_DAYS", 100).set("EVENT_MAX_FUTURE_SECONDS", 3600);
     })
     .await;
     let from_now = |hours: i64| {
@@ -304,10 +257,7 @@ async fn timestamp_outside_the_window_is_rejected() {
     let inside = [from_now(-99 * 24), from_now(0)];
     node.is_committed(&node.ingest(&inside).await).await;
     // A month for each event of a refused decade would be hundreds of leaves: none was made.
-    let leaves = node
-        .database
-        .number("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass")
-        .await;
+    let leaves = node.database.number("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass").await;
     assert!(leaves < 12, "{leaves}");
     node.finish().await;
 }
@@ -315,11 +265,7 @@ async fn timestamp_outside_the_window_is_rejected() {
 #[tokio::test]
 async fn batch_of_nothing_but_bad_events_is_refused_with_each_error() {
     let node = Node::start(|_| ()).await;
-    let bad = [
-        event_without("payload"),
-        event_with("timestamp", json!("never")),
-        json!(7),
-    ];
+    let bad = [event_without("payload"), event_with("timestamp", json!("never")), json!(7)];
 
     let answer = node.send(Request::json(&batch(&bad)).query("batch_id=bad-1")).await;
 
@@ -328,12 +274,7 @@ async fn batch_of_nothing_but_bad_events_is_refused_with_each_error() {
         (1, "invalid_timestamp", "/events/1/timestamp"),
         (2, "not_an_object", "/events/2"),
     ]);
-    assert_eq!(
-        (&problem["batch_id"], &problem["errors"][0]["event_id"]),
-        (&json!("bad-1"), &json!(id(&bad[0])))
-    );
-    node.send(Request::status("bad-1"))
-        .await
-        .is_problem(404, "unknown_batch");
+    assert_eq!((&problem["batch_id"], &problem["errors"][0]["event_id"]), (&json!("bad-1"), &json!(id(&bad[0]))));
+    node.send(Request::status("bad-1")).await.is_problem(404, "unknown_batch");
     node.finish().await;
 }

@@ -18,10 +18,7 @@ pub struct Answer {
 impl Answer {
     /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(header, _)| header.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -55,10 +52,7 @@ impl Answer {
         assert_eq!(problem["code"], code, "{self}");
         assert_eq!(problem["status"], status, "{self}");
         assert_eq!(problem["title"], phrase(status), "{self}");
-        assert!(
-            problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()),
-            "{self}"
-        );
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{self}");
         assert_eq!(problem["request_id"], self.must_have("x-request-id"), "{self}");
         if [429, 503].contains(&status) {
             let seconds: u32 = self.must_have("retry-after").parse().unwrap();
@@ -77,22 +71,13 @@ impl Answer {
 
 /// Asserts a list of per-event errors: index, code, pointer.
 pub fn assert_errors(errors: &Value, expected: &[(u32, &str, &str)]) {
-    let errors = errors
-        .as_array()
-        .unwrap_or_else(|| panic!("no list of errors: {errors}"));
+    let errors = errors.as_array().unwrap_or_else(|| panic!("no list of errors: {errors}"));
     let found: Vec<_> = errors
         .iter()
         .map(|error| {
-            assert!(
-                error["detail"].as_str().is_some_and(|detail| !detail.is_empty()),
-                "{error}"
-            );
+            assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{error}");
             let index = error["index"].as_u64().unwrap() as u32;
-            (
-                index,
-                error["code"].as_str().unwrap(),
-                error["pointer"].as_str().unwrap(),
-            )
+            (index, error["code"].as_str().unwrap(), error["pointer"].as_str().unwrap())
         })
         .collect();
     assert_eq!(found, expected);
@@ -103,10 +88,7 @@ fn phrase(status: u16) -> &'static str {
         // RFC 9110's phrases, of which some differ from those that older software sends.
         413 => "Content Too Large",
         422 => "Unprocessable Content",
-        _ => reqwest::StatusCode::from_u16(status)
-            .unwrap()
-            .canonical_reason()
-            .unwrap(),
+        _ => reqwest::StatusCode::from_u16(status).unwrap().canonical_reason().unwrap(),
     }
 }
 

@@ -40,17 +40,12 @@ impl Session {
             // An error reaches the client too.
             let _ = connection.await;
         });
-        Some(Self {
-            client,
-            _connection: tasks,
-        })
+        Some(Self { client, _connection: tasks })
     }
 
     /// Runs statements; returns the rows of the last one.
     pub async fn query(&self, sql: &str) -> Vec<Row> {
-        self.try_query(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        self.try_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// Runs statements that may fail; returns the rows.
@@ -81,17 +76,11 @@ impl Database {
                 let server = Postgres::shared();
                 let admin = Session::open(&server.url("postgres")).await;
                 // One is there if another test failed to make it.
-                admin
-                    .query(&format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)"))
-                    .await;
+                admin.query(&format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")).await;
                 admin.query(&format!("CREATE DATABASE {TEMPLATE}")).await;
                 let url = server.url(TEMPLATE);
                 forebay(&["migrate"]).env("DATABASE_URL", &url).run().await.succeeded();
-                forebay(&["partitions", "maintain"])
-                    .env("DATABASE_URL", &url)
-                    .run()
-                    .await
-                    .succeeded();
+                forebay(&["partitions", "maintain"]).env("DATABASE_URL", &url).run().await.succeeded();
                 until("the template is free", async || {
                     let users = format!("SELECT 1 FROM pg_stat_activity WHERE datname = '{TEMPLATE}'");
                     admin.query(&users).await.is_empty()
@@ -110,11 +99,7 @@ impl Database {
     /// Makes a database with the tables of this release on a server of the test's own.
     pub async fn on(server: &Postgres) -> Self {
         let database = Self::made(server, "TEMPLATE template0").await;
-        forebay(&["migrate"])
-            .env("DATABASE_URL", database.url())
-            .run()
-            .await
-            .succeeded();
+        forebay(&["migrate"]).env("DATABASE_URL", database.url()).run().await.succeeded();
         database
     }
 
@@ -123,11 +108,7 @@ impl Database {
         let name = format!("forebay_test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let admin = Session::open(&server.url("postgres")).await;
         admin.query(&format!("CREATE DATABASE {name} {from}")).await;
-        Self {
-            port: server.port(),
-            name,
-            session: Mutex::new(None),
-        }
+        Self { port: server.port(), name, session: Mutex::new(None) }
     }
 
     /// Returns its address.
@@ -163,18 +144,12 @@ impl Database {
     pub async fn number(&self, sql: &str) -> i64 {
         let rows = self.query(sql).await;
         let value = rows.first().and_then(|row| row[0].as_deref());
-        value
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(|| panic!("{sql}: {rows:?}"))
+        value.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{sql}: {rows:?}"))
     }
 
     /// Runs a query of one column of texts.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
-        self.query(sql)
-            .await
-            .into_iter()
-            .map(|row| row[0].clone().unwrap_or_default())
-            .collect()
+        self.query(sql).await.into_iter().map(|row| row[0].clone().unwrap_or_default()).collect()
     }
 
     /// Returns how many events are stored.
@@ -189,9 +164,7 @@ impl Database {
 
     /// Returns a row of the ledger, each column as text.
     pub async fn ledger(&self, batch_id: &str, columns: &str) -> Row {
-        let mut rows = self
-            .query(&format!("SELECT {columns} FROM batches WHERE batch_id = '{batch_id}'"))
-            .await;
+        let mut rows = self.query(&format!("SELECT {columns} FROM batches WHERE batch_id = '{batch_id}'")).await;
         assert_eq!(rows.len(), 1, "{batch_id} is in the ledger once");
         rows.remove(0)
     }
@@ -199,13 +172,8 @@ impl Database {
     /// Takes a table away from everybody until the lock is released.
     pub async fn lock(&self, table: &str) -> Lock {
         let session = self.open().await;
-        session
-            .query(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
-            .await;
-        Lock {
-            table: table.to_owned(),
-            session,
-        }
+        session.query(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await;
+        Lock { table: table.to_owned(), session }
     }
 
     /// Takes a month's leaf away: the sink stalls, the door does not.
@@ -217,10 +185,7 @@ impl Database {
     pub async fn has_no_sessions_of_forebay(&self) {
         let sessions = "SELECT pid, state, query FROM pg_stat_activity \
                         WHERE datname = current_database() AND application_name LIKE 'forebay%'";
-        until("forebay's sessions are closed", async || {
-            self.query(sessions).await.is_empty()
-        })
-        .await;
+        until("forebay's sessions are closed", async || self.query(sessions).await.is_empty()).await;
     }
 
     /// Removes it.
@@ -241,14 +206,8 @@ pub struct Lock {
 impl Lock {
     /// Waits until somebody wants the table: the fault has struck.
     pub async fn is_waited_for(&self) {
-        let waiting = format!(
-            "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass",
-            self.table
-        );
-        until("somebody waits for the lock", async || {
-            !self.session.query(&waiting).await.is_empty()
-        })
-        .await;
+        let waiting = format!("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass", self.table);
+        until("somebody waits for the lock", async || !self.session.query(&waiting).await.is_empty()).await;
     }
 
     /// Gives the table back.

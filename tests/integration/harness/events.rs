@@ -71,17 +71,11 @@ pub fn batch_of_priority(priority: u8, events: &[Value]) -> Value {
 
 /// Returns the events as NDJSON.
 pub fn ndjson(events: &[Value]) -> Vec<u8> {
-    events
-        .iter()
-        .map(|event| format!("{event}\n"))
-        .collect::<String>()
-        .into_bytes()
+    events.iter().map(|event| format!("{event}\n")).collect::<String>().into_bytes()
 }
 
 /// Returns the id of an event, or of a batch in a receipt.
 pub fn id(value: &Value) -> String {
     let id = value.get("event_id").or_else(|| value.get("batch_id"));
-    id.and_then(Value::as_str)
-        .unwrap_or_else(|| panic!("no id in {value}"))
-        .to_owned()
+    id.and_then(Value::as_str).unwrap_or_else(|| panic!("no id in {value}")).to_owned()
 }

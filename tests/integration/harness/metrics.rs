@@ -14,10 +14,7 @@ impl Metrics {
             samples
                 .map(|line| {
                     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
-                    (
-                        normal(series),
-                        value.parse().unwrap_or_else(|_| panic!("no number: {line}")),
-                    )
+                    (normal(series), value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
                 })
                 .collect(),
         )
@@ -30,18 +27,13 @@ impl Metrics {
 
     /// Returns the value of a series that must be there.
     pub fn get(&self, series: &str) -> f64 {
-        self.find(series)
-            .unwrap_or_else(|| panic!("no series {series} among {:#?}", self.0.keys()))
+        self.find(series).unwrap_or_else(|| panic!("no series {series} among {:#?}", self.0.keys()))
     }
 
     /// Returns the sum over all series of a name.
     pub fn sum(&self, name: &str) -> f64 {
         let of_name = |series: &str| series == name || series.starts_with(&format!("{name}{{"));
-        self.0
-            .iter()
-            .filter(|(series, _)| of_name(series))
-            .map(|(_, value)| value)
-            .sum()
+        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
     }
 
     /// Returns all series.
@@ -64,10 +56,7 @@ fn normal(series: &str) -> String {
     let Some((name, labels)) = series.strip_suffix('}').and_then(|series| series.split_once('{')) else {
         return series.to_owned();
     };
-    let mut labels: Vec<&str> = labels
-        .split_inclusive("\",")
-        .map(|label| label.trim_end_matches(','))
-        .collect();
+    let mut labels: Vec<&str> = labels.split_inclusive("\",").map(|label| label.trim_end_matches(',')).collect();
     labels.sort_unstable();
     format!("{name}{{{}}}", labels.join(","))
 }

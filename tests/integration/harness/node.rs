@@ -97,10 +97,7 @@ impl Node {
 
     /// Returns the status of a path at the admin port, if there is an answer.
     pub async fn probe(&self, path: &str) -> Option<u16> {
-        Request::get(path)
-            .try_send(&self.admin)
-            .await
-            .map(|answer| answer.status)
+        Request::get(path).try_send(&self.admin).await.map(|answer| answer.status)
     }
 
     /// Returns the address of the ingest port.
@@ -169,11 +166,7 @@ impl Node {
         })
         .await;
         let count = |name: &str| status[name].as_u64().unwrap();
-        assert_eq!(
-            count("committed") + count("duplicates") + count("quarantined"),
-            count("accepted"),
-            "{status}"
-        );
+        assert_eq!(count("committed") + count("duplicates") + count("quarantined"), count("accepted"), "{status}");
         status
     }
 
@@ -197,19 +190,12 @@ impl Node {
         let metrics = self.metrics().await;
         let label = format!("class=\"{class}\"");
         let of_class = |series: &&str| series.starts_with("forebay_copy_errors_total{") && series.contains(&label);
-        metrics
-            .series()
-            .filter(of_class)
-            .map(|series| metrics.get(series))
-            .sum()
+        metrics.series().filter(of_class).map(|series| metrics.get(series)).sum()
     }
 
     /// Waits until nothing is in flight.
     pub async fn is_idle(&self) {
-        until("nothing is in flight", async || {
-            self.metrics().await.get("forebay_events_in_flight") == 0.0
-        })
-        .await;
+        until("nothing is in flight", async || self.metrics().await.get("forebay_events_in_flight") == 0.0).await;
     }
 
     /// Returns `/v1/health`.
@@ -245,10 +231,7 @@ impl Node {
     /// Waits until accepted = committed + duplicate + quarantined + in flight.
     pub async fn books_balance(&self) {
         // The series of one scrape are read one after the other, so a scrape amid a flush may be off.
-        until("the books balance", async || {
-            self.metrics().await.books_are_off_by() == 0.0
-        })
-        .await;
+        until("the books balance", async || self.metrics().await.books_are_off_by() == 0.0).await;
     }
 }
 

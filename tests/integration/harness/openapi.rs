@@ -11,11 +11,7 @@ pub fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
         let output = Command::new(PROGRAM).arg("openapi").output().unwrap();
-        assert!(
-            output.status.success(),
-            "forebay openapi: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "forebay openapi: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("the document is JSON")
     })
 }
@@ -32,29 +28,20 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
         return;
     }
     let Some(operation) = operations.get(method.to_lowercase()) else {
-        assert!(
-            method == "HEAD" || method == "OPTIONS" || answer.status == 405,
-            "not in the OpenAPI: {answer}"
-        );
+        assert!(method == "HEAD" || method == "OPTIONS" || answer.status == 405, "not in the OpenAPI: {answer}");
         return;
     };
     let response = resolve(&operation["responses"][answer.status.to_string()]);
     assert!(response.is_object(), "the OpenAPI lacks this status: {answer}");
     for (header, promise) in response["headers"].as_object().into_iter().flatten() {
         let is_there = answer.header(header).is_some();
-        assert!(
-            is_there || resolve(promise)["required"] != true,
-            "{header} is promised: {answer}"
-        );
+        assert!(is_there || resolve(promise)["required"] != true, "{header} is promised: {answer}");
     }
     let media_type = essence(answer.header("content-type").unwrap_or_default());
     let content = response["content"].as_object().into_iter().flatten();
     let mut content = content.map(|(name, content)| (essence(name), content));
     let content = content.find(|(name, _)| *name == media_type);
-    assert!(
-        content.is_some() || method == "HEAD",
-        "the OpenAPI lacks this content type: {answer}"
-    );
+    assert!(content.is_some() || method == "HEAD", "the OpenAPI lacks this content type: {answer}");
     let Some((_, content)) = content else { return };
     if media_type.ends_with("json") {
         let body = answer.json();
@@ -62,10 +49,7 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
         compare(&content["schema"], &body, "", &mut wrong);
         assert!(wrong.is_empty(), "not as the OpenAPI says: {wrong:#?}\n{answer}");
         if let Some(code) = body.get("code").and_then(Value::as_str) {
-            assert!(
-                response.to_string().contains(code),
-                "the OpenAPI lacks this code: {answer}"
-            );
+            assert!(response.to_string().contains(code), "the OpenAPI lacks this code: {answer}");
         }
     }
 }
@@ -80,20 +64,14 @@ fn operations(path: &str) -> Option<&'static Value> {
     let found = paths.iter().find(|(template, _)| {
         let (template, path) = (template.split('/'), path.split('/'));
         template.clone().count() == path.clone().count()
-            && template
-                .zip(path)
-                .all(|(part, text)| part == text || part.starts_with('{'))
+            && template.zip(path).all(|(part, text)| part == text || part.starts_with('{'))
     });
     found.map(|(_, operations)| operations)
 }
 
 fn resolve(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
-        Some(pointer) => resolve(
-            document()
-                .pointer(&pointer[1..])
-                .expect("the reference leads somewhere"),
-        ),
+        Some(pointer) => resolve(document().pointer(&pointer[1..]).expect("the reference leads somewhere")),
         None => value,
     }
 }
@@ -143,10 +121,7 @@ fn compare(schema: &'static Value, value: &Value, at: &str, wrong: &mut Vec<Stri
         wrong.is_empty()
     };
     for keyword in ["oneOf", "anyOf"] {
-        if schema[keyword]
-            .as_array()
-            .is_some_and(|options| !options.iter().any(&fits))
-        {
+        if schema[keyword].as_array().is_some_and(|options| !options.iter().any(&fits)) {
             wrong.push(format!("{at}: {value} fits no {keyword}"));
         }
     }

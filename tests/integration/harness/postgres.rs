@@ -47,13 +47,7 @@ impl Postgres {
 
     fn start(settings: &[&'static str]) -> Self {
         let folder = temporary("pg").keep();
-        let mut server = Self {
-            programs: programs(),
-            folder,
-            port: 0,
-            settings: settings.to_vec(),
-            child: None,
-        };
+        let mut server = Self { programs: programs(), folder, port: 0, settings: settings.to_vec(), child: None };
         server.init();
         // Somebody else may take a port between our look and the server's bind.
         let started = (0..5).any(|_| {
@@ -70,20 +64,10 @@ impl Postgres {
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).unwrap();
         let output = self
             .program("initdb")
-            .args([
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--no-locale",
-                "--no-sync",
-            ])
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "initdb: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts a stopped server again, at the same port.
@@ -207,10 +191,7 @@ fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("FOREBAY_PG_BIN") {
         return PathBuf::from(folder);
     }
-    let output = Command::new(super::command::PROGRAM)
-        .arg("provision-postgres")
-        .output()
-        .unwrap();
+    let output = Command::new(super::command::PROGRAM).arg("provision-postgres").output().unwrap();
     let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let provided = output.status.success() && Path::new(&folder).join("initdb").exists();
     assert!(

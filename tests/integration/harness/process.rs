@@ -38,18 +38,9 @@ impl Process {
             .unwrap_or_else(|error| panic!("can't start {:?}: {error}", command.get_program()));
         reaper::kill_at_end(child.id());
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        let readers = vec![
-            collect(child.stdout.take().unwrap(), &stdout),
-            collect(child.stderr.take().unwrap(), &stderr),
-        ];
-        Self {
-            name: name.to_owned(),
-            child,
-            exit: None,
-            stdout,
-            stderr,
-            readers,
-        }
+        let readers =
+            vec![collect(child.stdout.take().unwrap(), &stdout), collect(child.stderr.take().unwrap(), &stderr)];
+        Self { name: name.to_owned(), child, exit: None, stdout, stderr, readers }
     }
 
     /// Returns the process id.
@@ -122,12 +113,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             let stderr = self.stderr();
             let last = stderr.len().saturating_sub(80);
-            eprintln!(
-                "--- {} ({:?}) said:\n{}",
-                self.name,
-                self.exit,
-                stderr[last..].join("\n")
-            );
+            eprintln!("--- {} ({:?}) said:\n{}", self.name, self.exit, stderr[last..].join("\n"));
         }
     }
 }

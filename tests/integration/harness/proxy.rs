@@ -71,11 +71,7 @@ impl Proxy {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, to, Arc::clone(&control)));
-        Self {
-            port,
-            control,
-            _tasks: tasks,
-        }
+        Self { port, control, _tasks: tasks }
     }
 
     /// Returns its port.
@@ -201,8 +197,7 @@ async fn forward_to_server(
 }
 
 fn take_one(left: &AtomicU32) -> bool {
-    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-        .is_ok()
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 /// Reads the borders of the client's messages, across whatever pieces they come in.

@@ -19,37 +19,26 @@ pub struct Raw {
 impl Raw {
     /// Opens a connection.
     pub async fn open(address: &str) -> Self {
-        Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-            asked: String::new(),
-            read: Vec::new(),
-        }
+        Self { stream: TcpStream::connect(address).await.unwrap(), asked: String::new(), read: Vec::new() }
     }
 
     /// Opens a connection and sends the head of a POST with these headers.
     pub async fn post(address: &str, headers: &[(&str, &str)]) -> Self {
         let mut raw = Self::open(address).await;
-        let headers: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        raw.send(format!("POST /v1/ingest/batch HTTP/1.1\r\nhost: forebay\r\n{headers}\r\n").as_bytes())
-            .await;
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        raw.send(format!("POST /v1/ingest/batch HTTP/1.1\r\nhost: forebay\r\n{headers}\r\n").as_bytes()).await;
         raw
     }
 
     /// Sends bytes.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
-        self.asked
-            .push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(200)]));
+        self.asked.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(200)]));
     }
 
     /// Sends bytes for as long as the server takes them; returns whether it took all.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
-        timeout(DEADLINE, self.stream.write_all(bytes))
-            .await
-            .is_ok_and(|sent| sent.is_ok())
+        timeout(DEADLINE, self.stream.write_all(bytes)).await.is_ok_and(|sent| sent.is_ok())
     }
 
     /// Sends one chunk of a body whose length was not told.
@@ -64,12 +53,7 @@ impl Raw {
             if let Some(answer) = self.parse() {
                 return answer;
             }
-            assert!(
-                self.read_more().await,
-                "closed without an answer to {}: {:?}",
-                self.asked,
-                self.read
-            );
+            assert!(self.read_more().await, "closed without an answer to {}: {:?}", self.asked, self.read);
         }
     }
 
@@ -111,11 +95,6 @@ impl Raw {
         let length: usize = length.map_or(0, |(_, value)| value.parse().unwrap());
         let body = self.read.get(end..end + length)?.to_vec();
         self.read.drain(..end + length);
-        Some(Answer {
-            asked: self.asked.clone(),
-            status,
-            headers,
-            body,
-        })
+        Some(Answer { asked: self.asked.clone(), status, headers, body })
     }
 }

@@ -13,9 +13,7 @@ use crate::harness::{
 
 /// Returns the leaves that are attached.
 async fn leaves(database: &Database) -> Vec<String> {
-    database
-        .texts("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY 1")
-        .await
+    database.texts("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY 1").await
 }
 
 async fn count_in(database: &Database, month: Month) -> i64 {
@@ -39,24 +37,11 @@ async fn leaves_are_made_ahead_at_start() {
     let expected: Vec<String> = (0..=5).map(|months| Month::from_now(months).leaf()).collect();
     let made = leaves(&node.database).await;
     assert!(expected.iter().all(|leaf| made.contains(leaf)), "{made:?}");
-    until("the metric tells it", async || {
-        node.metrics().await.get("forebay_partitions_ahead") == 5.0
-    })
-    .await;
-    let bounds = format!(
-        "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = '{}'",
-        expected[5]
-    );
-    let bounds = node
-        .database
-        .texts(&format!("SET timezone = 'UTC'; {bounds}"))
-        .await
-        .remove(0);
+    until("the metric tells it", async || node.metrics().await.get("forebay_partitions_ahead") == 5.0).await;
+    let bounds = format!("SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = '{}'", expected[5]);
+    let bounds = node.database.texts(&format!("SET timezone = 'UTC'; {bounds}")).await.remove(0);
     let month = Month::from_now(5);
-    assert_eq!(
-        bounds,
-        format!("FOR VALUES FROM ('{}') TO ('{}')", month.bound(), month.next().bound())
-    );
+    assert_eq!(bounds, format!("FOR VALUES FROM ('{}') TO ('{}')", month.bound(), month.next().bound()));
     node.finish().await;
 }
 
@@ -77,20 +62,11 @@ async fn batch_of_two_months_lands_in_two_leaves() {
     let receipt = node.ingest(&sent).await;
 
     node.is_committed(&receipt).await;
-    assert_eq!(
-        (
-            count_in(&node.database, this).await,
-            count_in(&node.database, last).await
-        ),
-        (1, 3)
-    );
+    assert_eq!((count_in(&node.database, this).await, count_in(&node.database, last).await), (1, 3));
     assert_eq!(node.database.event_count().await, 4);
     let span = node
         .database
-        .ledger(
-            receipt["batch_id"].as_str().unwrap(),
-            "first_timestamp < last_timestamp, committed",
-        )
+        .ledger(receipt["batch_id"].as_str().unwrap(), "first_timestamp < last_timestamp, committed")
         .await;
     assert_eq!(span, [Some("t".to_owned()), Some("4".to_owned())]);
     node.finish().await;
@@ -137,24 +113,16 @@ async fn leaf_that_is_dropped_under_load_is_made_again() {
 async fn detached_leaf_swallows_no_rows() {
     let node = Node::start(|_| ()).await;
     let month = Month::from_now(-2);
-    node.is_committed(&node.ingest(&events_at(&month.noon(1), 2)).await)
-        .await;
+    node.is_committed(&node.ingest(&events_at(&month.noon(1), 2)).await).await;
     // Empty it, or the table in the way would hold rows, and the month would be parked.
     let leaf = month.leaf();
-    node.database
-        .query(&format!(
-            "DELETE FROM {leaf}; ALTER TABLE events DETACH PARTITION {leaf}"
-        ))
-        .await;
+    node.database.query(&format!("DELETE FROM {leaf}; ALTER TABLE events DETACH PARTITION {leaf}")).await;
 
     let receipt = node.ingest(&events_at(&month.noon(2), 3)).await;
 
     node.is_committed(&receipt).await;
     has_met(&node, "detached_leaf").await;
-    assert!(
-        leaves(&node.database).await.contains(&leaf),
-        "the empty table is a leaf again"
-    );
+    assert!(leaves(&node.database).await.contains(&leaf), "the empty table is a leaf again");
     assert_eq!(node.database.event_count().await, 3);
     assert_eq!(count_in(&node.database, month).await, 3);
     node.finish().await;
@@ -164,15 +132,12 @@ async fn detached_leaf_swallows_no_rows() {
 async fn flush_that_waited_behind_a_detach_swallows_no_rows() {
     let node = Node::start(|_| ()).await;
     let month = Month::from_now(-2);
-    node.is_committed(&node.ingest(&events_at(&month.noon(1), 1)).await)
-        .await;
+    node.is_committed(&node.ingest(&events_at(&month.noon(1), 1)).await).await;
     let leaf = month.leaf();
     node.database.query(&format!("DELETE FROM {leaf}")).await;
     // The detach is not committed while the flush already waits for the leaf: a check made before the lock would pass.
     let session = node.database.open().await;
-    session
-        .query(&format!("BEGIN; ALTER TABLE events DETACH PARTITION {leaf}"))
-        .await;
+    session.query(&format!("BEGIN; ALTER TABLE events DETACH PARTITION {leaf}")).await;
     let receipt = node.ingest(&events_at(&month.noon(2), 3)).await;
     let waits = format!(
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IN ('{leaf}'::regclass, 'events'::regclass)"
@@ -182,11 +147,7 @@ async fn flush_that_waited_behind_a_detach_swallows_no_rows() {
 
     node.is_committed(&receipt).await;
 
-    assert_eq!(
-        node.database.event_count().await,
-        3,
-        "all are in the table, none in a detached one"
-    );
+    assert_eq!(node.database.event_count().await, 3, "all are in the table, none in a detached one");
     node.finish().await;
 }
 
@@ -203,8 +164,7 @@ async fn half_made_leaf_parks_its_month(make: &str, mend: &str) {
     };
     node.database.query(&fill(make)).await;
 
-    node.accept(Request::json(&batch_as("parked", &events_at(&month.noon(1), 3))))
-        .await;
+    node.accept(Request::json(&batch_as("parked", &events_at(&month.noon(1), 3)))).await;
     has_met(&node, "detached_leaf").await;
     for _ in 0..5 {
         node.is_committed(&node.ingest(&events(2)).await).await;
@@ -212,12 +172,7 @@ async fn half_made_leaf_parks_its_month(make: &str, mend: &str) {
     let status = node.status("parked").await;
     assert_eq!(status["status"], "processing", "{status}");
     assert_eq!(status["last_error"], "detached_leaf", "{status}");
-    assert_eq!(
-        node.database
-            .number("SELECT count(*) FROM events WHERE event_type = 'order.paid'")
-            .await,
-        10
-    );
+    assert_eq!(node.database.number("SELECT count(*) FROM events WHERE event_type = 'order.paid'").await, 10);
 
     node.database.query(&fill(mend)).await;
     assert_eq!(node.is_final("parked").await["committed"], 3);
@@ -258,9 +213,7 @@ async fn table_with_rows_in_the_way_parks_its_month() {
 async fn empty_table_in_the_way_is_attached() {
     let node = Node::start(|_| ()).await;
     let month = Month::from_now(-2);
-    node.database
-        .query(&format!("CREATE TABLE {} (LIKE events INCLUDING ALL)", month.leaf()))
-        .await;
+    node.database.query(&format!("CREATE TABLE {} (LIKE events INCLUDING ALL)", month.leaf())).await;
     let receipt = node.ingest(&events_at(&month.noon(1), 3)).await;
     node.is_committed(&receipt).await;
     assert!(leaves(&node.database).await.contains(&month.leaf()));
@@ -271,14 +224,11 @@ async fn empty_table_in_the_way_is_attached() {
 /// Locks a month for longer than a lock's time-out; expects that another month's batches commit meanwhile.
 async fn locked_month(copy_timeout_seconds: u32) {
     let node = Node::start(|settings| {
-        settings
-            .set("FLUSH_WORKERS", 2)
-            .set("COPY_TIMEOUT_SECONDS", copy_timeout_seconds);
+        settings.set("FLUSH_WORKERS", 2).set("COPY_TIMEOUT_SECONDS", copy_timeout_seconds);
     })
     .await;
     let (locked, other) = (Month::from_now(-1), Month::from_now(0));
-    node.is_committed(&node.ingest(&events_at(&locked.noon(1), 1)).await)
-        .await;
+    node.is_committed(&node.ingest(&events_at(&locked.noon(1), 1)).await).await;
     let lock = node.database.lock_leaf(locked).await;
     for number in 0..20 {
         let request = Request::json(&batch_as(&format!("locked-{number}"), &events_at(&locked.noon(2), 2)));
@@ -289,8 +239,7 @@ async fn locked_month(copy_timeout_seconds: u32) {
     until("the lock was not got in time", struck).await;
     // More than the lanes could carry if each held a flush of the locked month.
     for _ in 0..20 {
-        node.is_committed(&node.ingest(&events_at(&other.noon(1), 2)).await)
-            .await;
+        node.is_committed(&node.ingest(&events_at(&other.noon(1), 2)).await).await;
     }
     assert_eq!(count_in(&node.database, other).await, 40);
     let landed = "SELECT count(*) FROM batches WHERE batch_id LIKE 'locked-%'";

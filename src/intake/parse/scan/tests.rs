@@ -90,13 +90,8 @@ fn soup() -> impl Strategy<Value = String> {
 fn document() -> impl Strategy<Value = String> {
     let space = || prop::sample::select(&["", "", "", " ", "\n", "\t ", "\r\n"][..]);
     let string = || {
-        let piece = prop_oneof![
-            "[a-z]{0,9}",
-            "[ -!#-\\[\\]-~]{0,20}",
-            r#"\\["\\/bfnrt]"#,
-            r"\\u[0-9a-fA-F]{4}",
-            "\\PC{0,4}"
-        ];
+        let piece =
+            prop_oneof!["[a-z]{0,9}", "[ -!#-\\[\\]-~]{0,20}", r#"\\["\\/bfnrt]"#, r"\\u[0-9a-fA-F]{4}", "\\PC{0,4}"];
         prop::collection::vec(piece, 0..4).prop_map(|pieces| {
             let inside: String = pieces.concat();
             serde_json::from_str::<IgnoredAny>(&format!("\"{inside}\""))
@@ -111,17 +106,12 @@ fn document() -> impl Strategy<Value = String> {
     leaf.prop_recursive(6, 40, 5, move |inner| {
         let member = (string(), space(), space(), inner.clone(), space());
         let members = prop::collection::vec(member, 1..5).prop_map(|members| {
-            let members: Vec<String> = members
-                .into_iter()
-                .map(|(key, a, b, value, c)| format!("{a}{key}{b}:{a}{value}{c}"))
-                .collect();
+            let members: Vec<String> =
+                members.into_iter().map(|(key, a, b, value, c)| format!("{a}{key}{b}:{a}{value}{c}")).collect();
             format!("{{{}}}", members.join(","))
         });
         let elements = prop::collection::vec((space(), inner, space()), 1..5).prop_map(|elements| {
-            let elements: Vec<String> = elements
-                .into_iter()
-                .map(|(a, value, b)| format!("{a}{value}{b}"))
-                .collect();
+            let elements: Vec<String> = elements.into_iter().map(|(a, value, b)| format!("{a}{value}{b}")).collect();
             format!("[{}]", elements.join(","))
         });
         prop_oneof![members, elements]
@@ -235,10 +225,7 @@ fn what_cannot_be_stored_is_found_wherever_it_stands() {
         (&format!("1e{}1", "0".repeat(1000)), Fault::NumberOutOfRange),
         (&"9".repeat(1001), Fault::NumberOutOfRange),
         (&format!("0.{}", "0".repeat(1000)), Fault::NumberOutOfRange),
-        (
-            &format!("[{}]", "[".repeat(64) + &"]".repeat(64)),
-            Fault::NestingTooDeep,
-        ),
+        (&format!("[{}]", "[".repeat(64) + &"]".repeat(64)), Fault::NestingTooDeep),
         (r#"["\ud800","\u0000",1e9999]"#, Fault::LoneSurrogate),
     ] {
         assert_eq!(fault(text), Some(expected), "{text}");
@@ -291,10 +278,7 @@ fn bomb_of_brackets_is_read_without_recursion() {
     let objects = "{\"\":".repeat(DEPTH) + "0" + &"}".repeat(DEPTH);
     assert_eq!(fault(&objects), Some(Fault::NestingTooDeep));
     assert_eq!(read(&lists[..DEPTH]).map(|value| value.fault).unwrap_err().at, DEPTH);
-    assert_eq!(
-        read(&(lists + "]")).map(|value| value.fault).unwrap_err().what,
-        "the text should end here"
-    );
+    assert_eq!(read(&(lists + "]")).map(|value| value.fault).unwrap_err().what, "the text should end here");
 }
 
 #[test]

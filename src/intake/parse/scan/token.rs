@@ -21,22 +21,14 @@ pub(super) fn member(bytes: &[u8], at: usize, fault: &mut Option<Fault>) -> Resu
 /// Reads a string where a key must stand; returns also whether it holds escapes.
 #[inline]
 pub(super) fn key(bytes: &[u8], at: usize, fault: &mut Option<Fault>) -> Result<(usize, bool), Malformed> {
-    if bytes.get(at) == Some(&b'"') {
-        string(bytes, at, fault)
-    } else {
-        malformed(at, "a key was expected")
-    }
+    if bytes.get(at) == Some(&b'"') { string(bytes, at, fault) } else { malformed(at, "a key was expected") }
 }
 
 /// Reads the colon behind a key and the space round it.
 #[inline]
 pub(super) fn colon(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
     let at = skip_space(bytes, at);
-    if bytes.get(at) == Some(&b':') {
-        Ok(skip_space(bytes, at + 1))
-    } else {
-        malformed(at, "':' was expected")
-    }
+    if bytes.get(at) == Some(&b':') { Ok(skip_space(bytes, at + 1)) } else { malformed(at, "':' was expected") }
 }
 
 /// Reads the string whose opening quote stands at `at`; returns also whether it holds escapes.
@@ -113,9 +105,7 @@ fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let [b'\\', b'u', digits @ ..] = bytes.get(at..at + 6)? else {
         return None;
     };
-    digits.iter().try_fold(0, |unit, digit| {
-        Some(unit << 4 | char::from(*digit).to_digit(16)? as u16)
-    })
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)? as u16))
 }
 
 /// Appends to `into` what the inside of a string stands for. Its escapes must have been read before. Half of a surrogate
@@ -157,11 +147,7 @@ pub(in super::super) fn unescape(quoted: &str, into: &mut Vec<u8>) {
 fn push_code(code: u32, into: &mut Vec<u8>) {
     match char::from_u32(code) {
         Some(char) => into.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
-        None => into.extend([
-            0xe0 | (code >> 12) as u8,
-            0x80 | (code >> 6 & 0x3f) as u8,
-            0x80 | (code & 0x3f) as u8,
-        ]),
+        None => into.extend([0xe0 | (code >> 12) as u8, 0x80 | (code >> 6 & 0x3f) as u8, 0x80 | (code & 0x3f) as u8]),
     }
 }
 
@@ -176,11 +162,7 @@ pub(super) fn scalar(bytes: &[u8], at: usize, fault: &mut Option<Fault>) -> Resu
         Some(_) => return malformed(at, "a value was expected"),
         None => return malformed(at, "the text ends where a value was expected"),
     };
-    if bytes[at..].starts_with(literal) {
-        Ok(at + literal.len())
-    } else {
-        malformed(at, "a value was expected")
-    }
+    if bytes[at..].starts_with(literal) { Ok(at + literal.len()) } else { malformed(at, "a value was expected") }
 }
 
 #[inline]
@@ -208,9 +190,9 @@ fn number(bytes: &[u8], at: usize, fault: &mut Option<Fault>) -> Result<usize, M
 fn exponent(bytes: &[u8], at: usize, fault: &mut Option<Fault>) -> Result<usize, Malformed> {
     let start = at + 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
     let end = digits(bytes, start)?;
-    let exponent = bytes[start..end].iter().fold(0_u32, |exponent, digit| {
-        exponent.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
-    });
+    let exponent = bytes[start..end]
+        .iter()
+        .fold(0_u32, |exponent, digit| exponent.saturating_mul(10).saturating_add(u32::from(digit - b'0')));
     if exponent > limits::NUMBER_EXPONENT || end - start > limits::NUMBER_DIGITS {
         fault.get_or_insert(Fault::NumberOutOfRange);
     }
@@ -224,11 +206,7 @@ fn digits(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
     while let Some(b'0'..=b'9') = bytes.get(at) {
         at += 1;
     }
-    if at == start {
-        malformed(at, "a digit was expected")
-    } else {
-        Ok(at)
-    }
+    if at == start { malformed(at, "a digit was expected") } else { Ok(at) }
 }
 
 const fn malformed<T>(at: usize, what: &'static str) -> Result<T, Malformed> {

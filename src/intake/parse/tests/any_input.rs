@@ -77,11 +77,7 @@ fn escaped(document: &str, every: usize) -> String {
         after_backslash = char == '\\' && !after_backslash;
         count += 1;
         if inside && !is_special && count % every == 0 {
-            out.extend(
-                char.encode_utf16(&mut [0; 2])
-                    .iter()
-                    .map(|unit| format!("\\u{unit:04X}")),
-            );
+            out.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}")));
         } else {
             out.push(char);
         }

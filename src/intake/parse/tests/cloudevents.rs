@@ -29,19 +29,10 @@ fn attributes_become_columns_and_the_rest_metadata() {
 
 #[test]
 fn metadata_of_one_event_is_not_that_of_the_next() {
-    let body = body(
-        FORMAT,
-        &[
-            &event(FORMAT, "a").replace("{\"spec", "{\"x\":1,\"spec"),
-            &event(FORMAT, "b"),
-        ],
-    );
+    let body = body(FORMAT, &[&event(FORMAT, "a").replace("{\"spec", "{\"x\":1,\"spec"), &event(FORMAT, "b")]);
     let parsed = given(FORMAT).parse(body).unwrap();
     let metadata: Vec<_> = columns(&parsed).iter().map(|columns| columns.metadata).collect();
-    assert_eq!(
-        metadata,
-        [Some(r#"{"x":1,"specversion":"1.0"}"#), Some(r#"{"specversion":"1.0"}"#)]
-    );
+    assert_eq!(metadata, [Some(r#"{"x":1,"specversion":"1.0"}"#), Some(r#"{"specversion":"1.0"}"#)]);
 }
 
 #[test]
@@ -53,36 +44,16 @@ fn what_is_no_storable_cloud_event_is_refused() {
         (r#""specversion":1.0,"#.to_owned(), UnsupportedEvent, "/specversion"),
         (String::new(), MissingField, "/specversion"),
         (r#""specversion":null,"#.to_owned(), MissingField, "/specversion"),
-        (
-            r#""specversion":"1.0","data_base64":"eA==","#.to_owned(),
-            UnsupportedEvent,
-            "/data_base64",
-        ),
+        (r#""specversion":"1.0","data_base64":"eA==","#.to_owned(), UnsupportedEvent, "/data_base64"),
         (r#""specversion":"1.0","id":null,"#.to_owned(), DuplicateKey, "/id"),
-        (
-            r#""specversion":"1.0","subject":"\u0000","#.to_owned(),
-            NulCharacter,
-            "/subject",
-        ),
-        (
-            r#""specversion":"1.0","ext":["\ud800"],"#.to_owned(),
-            LoneSurrogate,
-            "/ext",
-        ),
-        (
-            r#""specversion":"1.0","ext":1e1001,"#.to_owned(),
-            NumberOutOfRange,
-            "/ext",
-        ),
+        (r#""specversion":"1.0","subject":"\u0000","#.to_owned(), NulCharacter, "/subject"),
+        (r#""specversion":"1.0","ext":["\ud800"],"#.to_owned(), LoneSurrogate, "/ext"),
+        (r#""specversion":"1.0","ext":1e1001,"#.to_owned(), NumberOutOfRange, "/ext"),
         (format!(r#""specversion":"1.0","ext":{deep},"#), NestingTooDeep, "/ext"),
     ] {
         let bad = good.replace(r#""specversion":"1.0","#, &change);
         let parsed = given(FORMAT).parse(body(FORMAT, &[&good, &bad])).unwrap();
-        assert_eq!(
-            told(&parsed.errors),
-            [(code, format!("/1{path}").as_str())],
-            "{change:.80}"
-        );
+        assert_eq!(told(&parsed.errors), [(code, format!("/1{path}").as_str())], "{change:.80}");
         assert_eq!(parsed.errors[0].event_id.as_deref(), Some("e"), "{change:.80}");
     }
 }
@@ -90,13 +61,9 @@ fn what_is_no_storable_cloud_event_is_refused() {
 #[test]
 fn null_attribute_counts_as_absent() {
     let good = event(FORMAT, "e");
-    let parsed = given(FORMAT)
-        .parse(body(FORMAT, &[&good.replace("\"2024-05-05T00:00:00Z\"", "null")]))
-        .unwrap();
+    let parsed = given(FORMAT).parse(body(FORMAT, &[&good.replace("\"2024-05-05T00:00:00Z\"", "null")])).unwrap();
     assert_eq!(only_row(&parsed).timestamp, NOW);
-    let parsed = given(FORMAT)
-        .parse(body(FORMAT, &[&good, &good.replace("\"s\"", "null")]))
-        .unwrap();
+    let parsed = given(FORMAT).parse(body(FORMAT, &[&good, &good.replace("\"s\"", "null")])).unwrap();
     assert_eq!(told(&parsed.errors), [(MissingField, "/1/source")]);
 }
 
@@ -109,17 +76,11 @@ fn body_that_is_no_list_is_refused() {
         }
     }
     for body in ["", "[", "[{}", "[{}]]", "{", "[1,]"] {
-        assert!(
-            matches!(given(FORMAT).parse(body), Err(Refusal::MalformedJson { .. })),
-            "{body}"
-        );
+        assert!(matches!(given(FORMAT).parse(body), Err(Refusal::MalformedJson { .. })), "{body}");
     }
     match given(FORMAT).parse("[]").unwrap_err() {
         Refusal::InvalidBatch { pointer, detail, .. } => {
-            assert_eq!(
-                (pointer.as_deref(), detail.as_str()),
-                (Some(""), "the batch holds no events")
-            );
+            assert_eq!((pointer.as_deref(), detail.as_str()), (Some(""), "the batch holds no events"));
         }
         other => panic!("{other:?}"),
     }

@@ -8,21 +8,13 @@ const FORMATS: [Format; 3] = [Format::Json, Format::Ndjson, Format::CloudEvents]
 /// An event in which one field has another value, or none; under the names of the format.
 fn with(format: Format, field: &str, value: Option<&str>) -> String {
     let [event_id, service_name, event_type, payload, timestamp, _] = names(format);
-    let mut members = vec![
-        (event_id, r#""bad""#),
-        (service_name, r#""s""#),
-        (event_type, r#""t""#),
-        (payload, "{}"),
-    ];
+    let mut members = vec![(event_id, r#""bad""#), (service_name, r#""s""#), (event_type, r#""t""#), (payload, "{}")];
     if format == Format::CloudEvents {
         members.push(("specversion", r#""1.0""#));
     }
     members.retain(|(name, _)| *name != field);
     members.extend(value.map(|value| (if field == timestamp { timestamp } else { field }, value)));
-    let members: Vec<String> = members
-        .iter()
-        .map(|(name, value)| format!("\"{name}\":{value}"))
-        .collect();
+    let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}", members.join(","))
 }
 
@@ -36,11 +28,7 @@ fn assert_refused(format: Format, event_text: &str, code: RejectReason, path: &s
     let (first, last) = (event(format, "first"), event(format, "last"));
     let parsed = given(format).parse(body(format, &[&first, event_text, &last])).unwrap();
     let pointer = format!("{}/1{path}", names(format)[5]);
-    assert_eq!(
-        told(&parsed.errors),
-        [(code, pointer.as_str())],
-        "{format:?} {event_text:.200}"
-    );
+    assert_eq!(told(&parsed.errors), [(code, pointer.as_str())], "{format:?} {event_text:.200}");
     let ids: Vec<_> = columns(&parsed).iter().map(|columns| columns.event_id).collect();
     assert_eq!(ids, ["first", "last"]);
     assert_eq!(parsed.batch.head.rejected, [1]);
@@ -86,11 +74,8 @@ fn each_bad_field_has_its_code() {
             (payload, Some(&digits), NumberOutOfRange),
             (payload, Some(&deep), NestingTooDeep),
         ];
-        for (name, too_long) in [
-            (service_name, &too_long_name),
-            (event_type, &too_long_name),
-            (event_id, &too_long_id),
-        ] {
+        for (name, too_long) in [(service_name, &too_long_name), (event_type, &too_long_name), (event_id, &too_long_id)]
+        {
             cases.extend([
                 (name, None, MissingField),
                 (name, Some("17"), WrongType),
@@ -120,20 +105,10 @@ fn each_bad_field_has_its_code() {
         for (field, value, code) in cases {
             let id = (field != event_id).then_some("bad");
             let error = assert_refused(format, &with(format, field, value), code, &format!("/{field}"), id);
-            assert!(
-                error.detail.len() < 200 && !error.detail.contains('\0'),
-                "{}",
-                error.detail
-            );
+            assert!(error.detail.len() < 200 && !error.detail.contains('\0'), "{}", error.detail);
         }
         let path = format!("/{payload}/user_id");
-        assert_refused(
-            format,
-            &with(format, payload, Some(&user)),
-            FieldTooLong,
-            &path,
-            Some("bad"),
-        );
+        assert_refused(format, &with(format, payload, Some(&user)), FieldTooLong, &path, Some("bad"));
     }
 }
 
@@ -174,11 +149,7 @@ fn doubled_key_is_refused_known_or_not() {
 fn structure_is_told_before_fields_and_fields_in_their_order() {
     for format in FORMATS {
         let [event_id, service_name, ..] = names(format);
-        let version = if format == Format::CloudEvents {
-            r#""specversion":"1.0","#
-        } else {
-            ""
-        };
+        let version = if format == Format::CloudEvents { r#""specversion":"1.0","# } else { "" };
         let all_bad = format!(r#"{{{version}"x":1,"x":2,"{service_name}":5}}"#);
         assert_refused(format, &all_bad, DuplicateKey, "/x", None);
         let fields_bad = format!(r#"{{{version}"{service_name}":5}}"#);
@@ -200,9 +171,7 @@ fn fields_may_be_as_long_as_their_limits() {
             (payload, format!("{}1{}", "{\"a\":".repeat(64), "}".repeat(64))),
             (payload, format!("{{\"a\":{},\"b\":-1E+1000}}", "1".repeat(1000))),
         ] {
-            let parsed = given(format)
-                .parse(body(format, &[&with(format, field, Some(&value))]))
-                .unwrap();
+            let parsed = given(format).parse(body(format, &[&with(format, field, Some(&value))])).unwrap();
             only_row(&parsed);
         }
     }
@@ -212,21 +181,10 @@ fn fields_may_be_as_long_as_their_limits() {
 fn details_name_the_limit_and_quote_no_more_than_a_little() {
     let format = Format::Json;
     let long = format!("\"{}\"", "x".repeat(300));
-    let error = assert_refused(
-        format,
-        &with(format, "event_id", Some(&long)),
-        FieldTooLong,
-        "/event_id",
-        None,
-    );
+    let error = assert_refused(format, &with(format, "event_id", Some(&long)), FieldTooLong, "/event_id", None);
     assert_eq!(error.detail, "event_id is longer than its limit of 256 bytes");
-    let error = assert_refused(
-        format,
-        &with(format, "timestamp", Some(&long)),
-        InvalidTimestamp,
-        "/timestamp",
-        Some("bad"),
-    );
+    let error =
+        assert_refused(format, &with(format, "timestamp", Some(&long)), InvalidTimestamp, "/timestamp", Some("bad"));
     assert_eq!(error.detail, format!("\"{}…\" is not an RFC 3339 time", "x".repeat(64)));
     let month = with(format, "timestamp", Some(r#""2026-13-01T00:00:00Z""#));
     let error = assert_refused(format, &month, InvalidTimestamp, "/timestamp", Some("bad"));

@@ -13,12 +13,7 @@ fn good() -> String {
 /// The pointer of a body of the wrong shape.
 fn wrong_shape(body: &str) -> String {
     match refusal(body) {
-        Refusal::InvalidBatch {
-            pointer: Some(pointer),
-            errors,
-            detail,
-            ..
-        } if errors.is_empty() => {
+        Refusal::InvalidBatch { pointer: Some(pointer), errors, detail, .. } if errors.is_empty() => {
             assert!(!detail.is_empty());
             pointer
         }
@@ -128,13 +123,8 @@ fn unknown_fields_are_ignored_and_null_is_absent() {
 fn bomb_in_a_payload_is_its_events_fault_alone() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let bomb = format!(r#"{{"event_id":"b","service_name":"s","event_type":"t","payload":{{"a":{deep}}}}}"#);
-    let parsed = given(Format::Json)
-        .parse(body(Format::Json, &[&bomb, &good()]))
-        .unwrap();
-    assert_eq!(
-        told(&parsed.errors),
-        [(RejectReason::NestingTooDeep, "/events/0/payload")]
-    );
+    let parsed = given(Format::Json).parse(body(Format::Json, &[&bomb, &good()])).unwrap();
+    assert_eq!(told(&parsed.errors), [(RejectReason::NestingTooDeep, "/events/0/payload")]);
     assert_eq!(parsed.batch.head.accepted, 1);
 }
 
@@ -149,16 +139,9 @@ fn batch_id_may_be_told_in_three_places_that_agree() {
         assert_eq!(parsed.batch.head.key.batch_id, "orders-17");
         assert_eq!(parsed.batch.head.batch.get_version_num(), 7);
     }
-    for ids in [
-        &["orders-18"][..],
-        &["orders-17", "orders-18"],
-        &["orders-18", "orders-17"],
-    ] {
+    for ids in [&["orders-18"][..], &["orders-17", "orders-18"], &["orders-18", "orders-17"]] {
         given.batch_ids = ids.iter().map(|id| (*id).to_owned()).collect();
-        assert!(
-            matches!(given.parse(&with_id), Err(Refusal::BatchIdMismatch { .. })),
-            "{ids:?}"
-        );
+        assert!(matches!(given.parse(&with_id), Err(Refusal::BatchIdMismatch { .. })), "{ids:?}");
     }
 }
 
@@ -215,9 +198,6 @@ fn content_is_the_events_as_sent_and_nothing_else() {
     let events = format!("[ {a},\n{b} ]");
     let first = hash(format!(r#"{{"events":{events}}}"#));
     assert_eq!(first, *blake3::hash(events.as_bytes()).as_bytes());
-    assert_eq!(
-        first,
-        hash(format!(r#" {{"priority":3, "events" : {events} , "batch_id":"x"}}"#))
-    );
+    assert_eq!(first, hash(format!(r#" {{"priority":3, "events" : {events} , "batch_id":"x"}}"#)));
     assert_ne!(first, hash(format!(r#"{{"events":[{a},{b}]}}"#)));
 }

@@ -16,9 +16,7 @@ fn head_counts_and_bounds_what_was_sent() {
             at("d", "2009-01-01T00:00:00Z"),
             at("e", "2013-01-01T00:00:00Z"),
         ];
-        let parsed = given(format)
-            .parse(body(format, &events.each_ref().map(String::as_str)))
-            .unwrap();
+        let parsed = given(format).parse(body(format, &events.each_ref().map(String::as_str))).unwrap();
         let head = &parsed.batch.head;
         assert_eq!((head.received, head.accepted, &head.rejected), (6, 4, &vec![1, 4]));
         assert_eq!(head.first_timestamp, moment("2013-01-01T00:00:00Z"));
@@ -56,10 +54,7 @@ fn callers_id_is_taken_in_every_format() {
         assert_eq!(parsed.batch.head.key.batch_id, "orders-17");
         given.batch_ids[1] = "orders-18".to_owned();
         let mismatch = given.parse("not even a body").unwrap_err();
-        assert_eq!(
-            mismatch.to_string(),
-            r#"the batch was given two ids, "orders-17" and "orders-18""#
-        );
+        assert_eq!(mismatch.to_string(), r#"the batch was given two ids, "orders-17" and "orders-18""#);
     }
 }
 
@@ -68,10 +63,7 @@ fn more_events_than_a_batch_may_hold_are_refused() {
     for format in FORMATS {
         let good = event(format, "e");
         let full = vec![good.as_str(); BATCH_EVENTS as usize];
-        assert_eq!(
-            given(format).parse(body(format, &full)).unwrap().batch.head.received,
-            BATCH_EVENTS
-        );
+        assert_eq!(given(format).parse(body(format, &full)).unwrap().batch.head.received, BATCH_EVENTS);
         let over = [&full[..], &["1"]].concat();
         let refusal = given(format).parse(body(format, &over)).unwrap_err();
         assert_eq!(refusal, Refusal::TooManyEvents { limit: BATCH_EVENTS });
@@ -88,13 +80,7 @@ fn batch_of_bad_events_alone_is_refused_with_their_errors() {
             (&["1", "{}"], "none of the batch's 2 events can be stored"),
         ] {
             match given.parse(body(format, events)).unwrap_err() {
-                Refusal::InvalidBatch {
-                    detail,
-                    pointer: None,
-                    batch_id,
-                    errors,
-                    ..
-                } => {
+                Refusal::InvalidBatch { detail, pointer: None, batch_id, errors, .. } => {
                     assert_eq!((detail.as_str(), errors.len()), (expected, events.len()));
                     assert_eq!(batch_id.as_deref(), Some("orders-17"));
                 }
@@ -113,14 +99,9 @@ fn atomic_batch_with_a_bad_event_lists_every_event() {
         let [a, b] = ["a", "b"].map(|id| event(format, id));
         match given.parse(body(format, &[&a, "1", &b])).unwrap_err() {
             Refusal::InvalidBatch { detail, errors, .. } => {
-                assert_eq!(
-                    detail,
-                    "atomic was asked for and 1 of 3 events can't be stored; nothing was stored"
-                );
-                let listed: Vec<_> = errors
-                    .iter()
-                    .map(|error| (error.index, error.event_id.as_deref(), error.code))
-                    .collect();
+                assert_eq!(detail, "atomic was asked for and 1 of 3 events can't be stored; nothing was stored");
+                let listed: Vec<_> =
+                    errors.iter().map(|error| (error.index, error.event_id.as_deref(), error.code)).collect();
                 let expected = [
                     (0, Some("a"), RejectReason::Atomic),
                     (1, None, RejectReason::NotAnObject),

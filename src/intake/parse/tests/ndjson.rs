@@ -6,19 +6,14 @@ use RejectReason::*;
 #[test]
 fn empty_lines_are_skipped_and_line_ends_are_lenient() {
     let [a, b, c] = ["a", "b", "c"].map(|id| event(Format::Ndjson, id));
-    for body in [
-        format!("{a}\n{b}\n{c}"),
-        format!("{a}\n{b}\n{c}\n"),
-        format!("\n\n{a}\r\n \t\r\n  {b}\t\r\n\n{c}\r\n\r\n"),
-    ] {
+    for body in
+        [format!("{a}\n{b}\n{c}"), format!("{a}\n{b}\n{c}\n"), format!("\n\n{a}\r\n \t\r\n  {b}\t\r\n\n{c}\r\n\r\n")]
+    {
         let parsed = given(Format::Ndjson).parse(&body).unwrap();
         let ids: Vec<_> = columns(&parsed).iter().map(|columns| columns.event_id).collect();
         assert_eq!(ids, ["a", "b", "c"]);
         assert_eq!(parsed.batch.head.received, 3);
-        assert_eq!(
-            parsed.batch.head.content_hash,
-            *blake3::hash(body.as_bytes()).as_bytes()
-        );
+        assert_eq!(parsed.batch.head.content_hash, *blake3::hash(body.as_bytes()).as_bytes());
     }
 }
 
@@ -45,10 +40,7 @@ fn bad_line_is_that_events_error_and_index_counts_lines_that_are_not_empty() {
     ];
     assert_eq!(told(&parsed.errors), expected);
     let details: Vec<_> = parsed.errors.iter().map(|error| error.detail.as_str()).collect();
-    assert_eq!(
-        details[0],
-        "not JSON at column 13: the text ends where a value was expected"
-    );
+    assert_eq!(details[0], "not JSON at column 13: the text ends where a value was expected");
     assert_eq!(details[6], "byte 14 of the line is not UTF-8");
     assert_eq!((parsed.batch.head.received, parsed.batch.head.accepted), (11, 2));
 }
@@ -76,10 +68,7 @@ fn body_without_lines_is_refused() {
 #[test]
 fn byte_order_mark_is_refused() {
     let body = format!("\u{feff}{}", event(Format::Ndjson, "a"));
-    assert!(matches!(
-        given(Format::Ndjson).parse(body),
-        Err(Refusal::MalformedJson { .. })
-    ));
+    assert!(matches!(given(Format::Ndjson).parse(body), Err(Refusal::MalformedJson { .. })));
 }
 
 #[test]

@@ -19,10 +19,7 @@ fn numbers(told: &Told) -> Vec<u8> {
 
 fn kept_aside(dir: &Path) -> usize {
     let names = files(dir);
-    names
-        .iter()
-        .filter(|(name, _)| name.contains(".segment.damaged-"))
-        .count()
+    names.iter().filter(|(name, _)| name.contains(".segment.damaged-")).count()
 }
 
 #[test]
@@ -31,13 +28,9 @@ fn any_damaged_part_costs_that_record_alone() {
     for at in [0, 15, 16, 19, 20, 23, 24, 28, 31, 32, 131, 132, 1131] {
         for which in 0..3 {
             let (dir, positions) = three();
-            change(
-                &segment_file(dir.path(), positions[which]),
-                positions[which].offset() + at,
-                |bytes| {
-                    bytes[0] ^= 0x80;
-                },
-            );
+            change(&segment_file(dir.path(), positions[which]), positions[which].offset() + at, |bytes| {
+                bytes[0] ^= 0x80;
+            });
             let (bench, told, report) = Bench::open(dir.path(), SMALL);
             let mut left = vec![1, 2, 3];
             left.remove(which);
@@ -58,35 +51,24 @@ fn any_damaged_part_costs_that_record_alone() {
 #[test]
 fn insane_lengths_allocate_nothing_and_skip_nothing() {
     let (dir, positions) = three();
-    change(
-        &segment_file(dir.path(), positions[0]),
-        positions[0].offset() + 16,
-        |bytes| {
-            bytes[..8].fill(0xff);
-        },
-    );
+    change(&segment_file(dir.path(), positions[0]), positions[0].offset() + 16, |bytes| {
+        bytes[..8].fill(0xff);
+    });
     assert_eq!(numbers(&Bench::open(dir.path(), SMALL).1), [2, 3]);
 }
 
 #[test]
 fn zeroed_and_cut_records_are_counted() {
     let (dir, positions) = three();
-    change(
-        &segment_file(dir.path(), positions[1]),
-        positions[1].offset(),
-        |bytes| {
-            bytes[..1100].fill(0);
-        },
-    );
+    change(&segment_file(dir.path(), positions[1]), positions[1].offset(), |bytes| {
+        bytes[..1100].fill(0);
+    });
     let (bench, told, report) = Bench::open(dir.path(), SMALL);
     assert_eq!((numbers(&told), report.damaged), (vec![1, 3], 1));
     drop(bench);
     for cut in [0, 10, 40, 500] {
         let (dir, positions) = three();
-        let file = fs::File::options()
-            .write(true)
-            .open(segment_file(dir.path(), positions[2]))
-            .unwrap();
+        let file = fs::File::options().write(true).open(segment_file(dir.path(), positions[2])).unwrap();
         file.set_len(positions[2].offset() + cut).unwrap();
         let (_, told, report) = Bench::open(dir.path(), SMALL);
         assert_eq!((numbers(&told), report.damaged), (vec![1, 2], 1), "cut at {cut}");
@@ -112,20 +94,14 @@ fn damaged_or_zeroed_header_costs_nothing_while_a_copy_is_whole() {
         assert_eq!((numbers(&told), report.damaged), (vec![1, 2, 3], 0), "{index}");
         drop(bench);
         fs::remove_file(marks_file(dir.path(), positions[0])).unwrap();
-        assert_eq!(
-            numbers(&Bench::open(dir.path(), SMALL).1),
-            [1, 2, 3],
-            "it was mended: {index}"
-        );
+        assert_eq!(numbers(&Bench::open(dir.path(), SMALL).1), [1, 2, 3], "it was mended: {index}");
     }
 }
 
 #[test]
 fn segment_without_any_header_is_counted_and_kept() {
     let (dir, positions) = three();
-    change(&segment_file(dir.path(), positions[0]), 0, |bytes| {
-        bytes[..4096].fill(0x55)
-    });
+    change(&segment_file(dir.path(), positions[0]), 0, |bytes| bytes[..4096].fill(0x55));
     fs::remove_file(marks_file(dir.path(), positions[0])).unwrap();
     let (bench, told, report) = Bench::open(dir.path(), SMALL);
     assert_eq!((told.len(), report.damaged, kept_aside(dir.path())), (0, 1, 1));
@@ -151,11 +127,7 @@ fn torn_tail_is_cut_and_is_no_damage() {
         }
         drop(bench);
         let (_, told, report) = Bench::open(dir.path(), SMALL);
-        assert_eq!(
-            (numbers(&told), report.damaged, report.torn_bytes),
-            (vec![1, 2], 0, 0),
-            "byte {at}"
-        );
+        assert_eq!((numbers(&told), report.damaged, report.torn_bytes), (vec![1, 2], 0, 0), "byte {at}");
     }
 }
 
@@ -212,9 +184,7 @@ fn payload_that_imitates_records_does_not_confuse() {
     assert_eq!(heads(&Bench::open(killed.path(), SMALL).1), [b"1", b"2", b"3"]);
     // Even when the prefix that tells how long the payload is has gone.
     let killed = snapshot(dir.path());
-    change(&segment_file(killed.path(), carrier), carrier.offset(), |bytes| {
-        bytes[..32].fill(0)
-    });
+    change(&segment_file(killed.path(), carrier), carrier.offset(), |bytes| bytes[..32].fill(0));
     let (_, told, report) = Bench::open(killed.path(), SMALL);
     assert_eq!(heads(&told), [b"1", b"3"]);
     assert!(report.damaged >= 1);
@@ -235,9 +205,7 @@ fn damaged_record_is_not_made_whole_by_moving_it() {
     let in_segments = positions.chunk_by(|one, other| one.slot() == other.slot());
     let parked: Vec<Position> = in_segments.map(|segment| segment[0]).collect();
     let damaged = parked[2];
-    change(&segment_file(dir.path(), damaged), damaged.offset() + 3000, |bytes| {
-        bytes[0] ^= 1
-    });
+    change(&segment_file(dir.path(), damaged), damaged.offset() + 3000, |bytes| bytes[0] ^= 1);
     let done: Vec<Position> = positions.iter().filter(|it| !parked.contains(it)).copied().collect();
     bench.journal.complete(&done);
     let queue = Arc::new(Queue(Mutex::default()));

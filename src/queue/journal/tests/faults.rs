@@ -57,10 +57,7 @@ fn disk_that_fails_for_long_refuses_until_it_works_again() {
     }
     assert_eq!(faults(&bench).failing_syncs.load(SeqCst), 0, "it was tried");
     bench.append(b"again", b"x").unwrap();
-    assert_eq!(
-        heads(&Bench::open(snapshot(dir.path()).path(), SMALL).1),
-        [&b"kept"[..], b"again"]
-    );
+    assert_eq!(heads(&Bench::open(snapshot(dir.path()).path(), SMALL).1), [&b"kept"[..], b"again"]);
 }
 
 #[test]

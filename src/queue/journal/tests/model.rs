@@ -58,13 +58,7 @@ impl World {
     fn new() -> Self {
         let dir = folder();
         let bench = Some(Bench::open(dir.path(), SMALL).0);
-        Self {
-            dir,
-            bench,
-            known: Vec::new(),
-            next: 0,
-            damages: 0,
-        }
+        Self { dir, bench, known: Vec::new(), next: 0, damages: 0 }
     }
 
     fn bench(&self) -> &Bench {
@@ -82,12 +76,7 @@ impl World {
         let answers = self.bench().append_all(&records);
         for (answer, (head, rows)) in answers.into_iter().zip(made) {
             match answer {
-                Ok(position) => self.known.push(Known {
-                    position,
-                    head,
-                    rows,
-                    done: false,
-                }),
+                Ok(position) => self.known.push(Known { position, head, rows, done: false }),
                 Err(error) => assert_eq!(error, AppendError::Full),
             }
         }
@@ -188,17 +177,13 @@ impl World {
         self.bench = None;
         let hit = self.known.remove(*which.get(&live));
         let length = 32 + hit.head.len() + hit.rows.len();
-        change(
-            &segment_file(self.dir.path(), hit.position),
-            hit.position.offset(),
-            |bytes| {
-                if zeros {
-                    bytes[..length].fill(0);
-                } else {
-                    bytes[at.index(length)] ^= 0x21;
-                }
-            },
-        );
+        change(&segment_file(self.dir.path(), hit.position), hit.position.offset(), |bytes| {
+            if zeros {
+                bytes[..length].fill(0);
+            } else {
+                bytes[at.index(length)] ^= 0x21;
+            }
+        });
         self.damages += 1;
         let counted = self.restart(false, false);
         assert!((1..=self.damages).contains(&counted), "{counted} of {}", self.damages);

@@ -10,12 +10,7 @@ fn record_reads_back_as_it_was_appended() {
     let (bench, told, _) = Bench::open(dir.path(), SMALL);
     assert!(told.is_empty());
     let long: Vec<u8> = (0..30_000_u32).map(|i| i as u8).collect();
-    for (head, rows) in [
-        (&b"a"[..], &b"rows"[..]),
-        (b"", b""),
-        (&long[..5000], b"x"),
-        (b"h", &long),
-    ] {
+    for (head, rows) in [(&b"a"[..], &b"rows"[..]), (b"", b""), (&long[..5000], b"x"), (b"h", &long)] {
         let position = bench.append(head, rows).unwrap();
         let stored = bench.journal.read(position).unwrap();
         assert_eq!((&stored.head[..], &stored.rows[..]), (head, rows));
@@ -74,18 +69,9 @@ fn second_process_is_refused() {
 #[test]
 fn folder_of_another_release_is_refused_and_untouched() {
     let dir = folder();
-    let other = Options {
-        codec: 2,
-        ..options(dir.path(), SMALL)
-    };
+    let other = Options { codec: 2, ..options(dir.path(), SMALL) };
     let (journal, _) = Journal::open(other).unwrap();
-    journal.append(
-        Record {
-            head: b"a".to_vec(),
-            rows: vec![],
-        },
-        Box::new(|outcome| assert!(outcome.is_ok())),
-    );
+    journal.append(Record { head: b"a".to_vec(), rows: vec![] }, Box::new(|outcome| assert!(outcome.is_ok())));
     journal.close();
     drop(journal);
     let before = files(dir.path());
@@ -101,13 +87,8 @@ fn close_writes_what_was_handed_in_and_takes_no_more() {
     let (sender, receiver) = channel();
     for _ in 0..50 {
         let sender = sender.clone();
-        let record = Record {
-            head: b"a".to_vec(),
-            rows: vec![1; 100],
-        };
-        bench
-            .journal
-            .append(record, Box::new(move |outcome| sender.send(outcome).unwrap()));
+        let record = Record { head: b"a".to_vec(), rows: vec![1; 100] };
+        bench.journal.append(record, Box::new(move |outcome| sender.send(outcome).unwrap()));
     }
     bench.journal.close();
     drop(sender);
@@ -121,15 +102,9 @@ fn close_writes_what_was_handed_in_and_takes_no_more() {
 fn dead_writer_is_reported_and_everybody_gets_an_answer() {
     let dir = folder();
     let (failed, died) = channel();
-    let failing = Options {
-        on_failed: Box::new(move || failed.send(()).unwrap()),
-        ..options(dir.path(), SMALL)
-    };
+    let failing = Options { on_failed: Box::new(move || failed.send(()).unwrap()), ..options(dir.path(), SMALL) };
     let (journal, _) = Journal::open(failing).unwrap();
-    let record = || Record {
-        head: b"a".to_vec(),
-        rows: vec![],
-    };
+    let record = || Record { head: b"a".to_vec(), rows: vec![] };
     journal.append(record(), Box::new(|_| panic!("on purpose")));
     died.recv().unwrap();
     let (sender, receiver) = channel();

@@ -56,10 +56,7 @@ fn budget_is_never_exceeded_and_room_comes_back() {
         bench.journal.settle();
         assert_eq!(bench.journal.used_bytes(), 0);
         assert_eq!(bench.metrics.journal_bytes.get(), 0);
-        assert!(
-            folder_bytes(dir.path()) <= 6 * (SEGMENT + 4096),
-            "only a few spares stay"
-        );
+        assert!(folder_bytes(dir.path()) <= 6 * (SEGMENT + 4096), "only a few spares stay");
     }
 }
 
@@ -68,9 +65,7 @@ fn records_of_a_file_s_last_use_never_come_back() {
     let dir = folder();
     let (bench, _, _) = Bench::open(dir.path(), SMALL);
     for round in 0..40_u8 {
-        let positions: Vec<_> = (0..7)
-            .map(|_| bench.append(&[round], &[round; 8000]).unwrap())
-            .collect();
+        let positions: Vec<_> = (0..7).map(|_| bench.append(&[round], &[round; 8000]).unwrap()).collect();
         bench.journal.complete(&positions);
         bench.journal.settle();
     }
@@ -79,10 +74,7 @@ fn records_of_a_file_s_last_use_never_come_back() {
     let (_, told, report) = Bench::open(killed.path(), SMALL);
     assert_eq!(heads(&told), [b"new"]);
     assert_eq!((report.damaged, report.torn_bytes), (0, 0));
-    let slots = files(dir.path())
-        .iter()
-        .filter(|(name, _)| name.ends_with(".segment"))
-        .count();
+    let slots = files(dir.path()).iter().filter(|(name, _)| name.ends_with(".segment")).count();
     assert!(slots <= 6, "files were recycled: {slots}");
 }
 
@@ -121,11 +113,7 @@ fn one_parked_record_does_not_pin_the_disk() {
     bench.journal.settle();
     let moved = queue.moved.lock().unwrap().clone();
     assert!(!moved.is_empty());
-    assert!(
-        bench.journal.used_bytes() < 4 * SEGMENT,
-        "{}",
-        bench.journal.used_bytes()
-    );
+    assert!(bench.journal.used_bytes() < 4 * SEGMENT, "{}", bench.journal.used_bytes());
     assert!(folder_bytes(dir.path()) <= SMALL);
     let now_at = |position: &Position| {
         let mut at = *position;
@@ -173,10 +161,7 @@ fn smaller_budget_at_the_next_start_leaves_every_record_readable() {
     let positions: Vec<_> = (0..40_u8).map(|i| bench.append(&[i], &[i; 60_000]).unwrap()).collect();
     drop(bench);
     let (bench, told, _) = Bench::open(dir.path(), SMALL);
-    assert_eq!(
-        told.iter().map(|(position, _)| *position).collect::<Vec<_>>(),
-        positions
-    );
+    assert_eq!(told.iter().map(|(position, _)| *position).collect::<Vec<_>>(), positions);
     assert_eq!(bench.append(b"more", b"x"), Err(AppendError::Full));
     bench.journal.complete(&positions);
     bench.journal.settle();

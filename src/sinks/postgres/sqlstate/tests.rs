@@ -21,11 +21,7 @@ fn decided(facts: ErrorFacts<'_>) -> String {
 }
 
 fn at(step: Step, sqlstate: &'static str) -> ErrorFacts<'static> {
-    ErrorFacts {
-        sqlstate: Some(sqlstate),
-        step,
-        ..FACTS
-    }
+    ErrorFacts { sqlstate: Some(sqlstate), step, ..FACTS }
 }
 
 #[test]
@@ -60,11 +56,7 @@ fn sqlstate_alone_decides_where_nothing_else_matters() {
 fn loss_after_commit_was_sent_is_an_unknown_outcome() {
     for sqlstate in [None, Some("08006"), Some("57P01"), Some("57P02"), Some("25P03")] {
         for step in [Step::Commit, Step::CopyLeaf] {
-            let unknown = decided(ErrorFacts {
-                sqlstate,
-                step,
-                ..FACTS
-            }) == "commit_unknown/ask_ledger";
+            let unknown = decided(ErrorFacts { sqlstate, step, ..FACTS }) == "commit_unknown/ask_ledger";
             assert_eq!(unknown, step == Step::Commit, "{sqlstate:?}");
         }
     }
@@ -75,11 +67,7 @@ fn loss_after_commit_was_sent_is_an_unknown_outcome() {
 
 #[test]
 fn our_own_deadline_is_not_an_administrators() {
-    let deadline = |step| ErrorFacts {
-        own_deadline: true,
-        step,
-        ..FACTS
-    };
+    let deadline = |step| ErrorFacts { own_deadline: true, step, ..FACTS };
     assert_eq!(decided(deadline(Step::CopyLeaf)), "deadline/reconnect");
     assert_eq!(decided(deadline(Step::Commit)), "commit_unknown/ask_ledger");
     assert_eq!(decided(at(Step::CopyLeaf, "57014")), "cancelled/retry");
@@ -87,28 +75,14 @@ fn our_own_deadline_is_not_an_administrators() {
 
 #[test]
 fn standby_that_answers_the_door_evicts_the_pool() {
-    let facts = ErrorFacts {
-        read_only_server: true,
-        step: Step::Connect,
-        ..FACTS
-    };
+    let facts = ErrorFacts { read_only_server: true, step: Step::Connect, ..FACTS };
     assert_eq!(decided(facts), "read_only/evict_pool");
-    assert_eq!(
-        decided(ErrorFacts {
-            step: Step::Connect,
-            ..FACTS
-        }),
-        "connection/reconnect"
-    );
+    assert_eq!(decided(ErrorFacts { step: Step::Connect, ..FACTS }), "connection/reconnect");
 }
 
 #[test]
 fn three_kinds_of_23514_are_told_apart_by_fields() {
-    let check = |table, constraint| ErrorFacts {
-        table,
-        constraint,
-        ..at(Step::CopyLeaf, "23514")
-    };
+    let check = |table, constraint| ErrorFacts { table, constraint, ..at(Step::CopyLeaf, "23514") };
     assert_eq!(decided(check(Some("events"), None)), "missing_leaf/make_partition");
     assert_eq!(decided(check(Some("events_2024_02"), None)), "schema/hold");
     assert_eq!(decided(check(Some("events_2024_02"), Some("no_x"))), "data/isolate");
@@ -116,10 +90,7 @@ fn three_kinds_of_23514_are_told_apart_by_fields() {
 
 #[test]
 fn null_is_the_rows_fault_only_in_a_column_that_we_send() {
-    let null = |column| ErrorFacts {
-        column: Some(column),
-        ..at(Step::CopyLeaf, "23502")
-    };
+    let null = |column| ErrorFacts { column: Some(column), ..at(Step::CopyLeaf, "23502") };
     assert_eq!(decided(null("timestamp")), "data/isolate");
     assert_eq!(decided(null("payload")), "data/isolate");
     assert_eq!(decided(null("tenant")), "schema/hold");
@@ -152,10 +123,7 @@ fn double_is_ours_on_the_leaf_and_an_operators_behind_on_conflict() {
 #[test]
 fn leaf_in_doubt_is_looked_after_before_the_schema_is_blamed() {
     for sqlstate in ["42P10", "42703", "42501", "23514"] {
-        let facts = ErrorFacts {
-            leaf_in_doubt: true,
-            ..at(Step::InsertLeaf, sqlstate)
-        };
+        let facts = ErrorFacts { leaf_in_doubt: true, ..at(Step::InsertLeaf, sqlstate) };
         assert_eq!(decided(facts), "detached_leaf/make_partition", "{sqlstate}");
     }
 }
@@ -163,35 +131,23 @@ fn leaf_in_doubt_is_looked_after_before_the_schema_is_blamed() {
 #[test]
 fn wrong_encoding_of_a_second_batch_is_our_bug() {
     for sqlstate in ["22P03", "22P04", "08P01", "XX000"] {
-        let facts = ErrorFacts {
-            row_in_context: true,
-            ..at(Step::CopyLeaf, sqlstate)
-        };
+        let facts = ErrorFacts { row_in_context: true, ..at(Step::CopyLeaf, sqlstate) };
         assert_eq!(decided(facts), "encoding/isolate", "{sqlstate}");
-        let facts = ErrorFacts {
-            second_batch: true,
-            ..facts
-        };
+        let facts = ErrorFacts { second_batch: true, ..facts };
         assert_eq!(decided(facts), "encoding/hold", "{sqlstate}");
     }
 }
 
 #[test]
 fn what_comes_again_and_again_is_no_accident() {
-    let often = |sqlstate, in_a_row, row_in_context| ErrorFacts {
-        in_a_row,
-        row_in_context,
-        ..at(Step::CopyLeaf, sqlstate)
-    };
+    let often =
+        |sqlstate, in_a_row, row_in_context| ErrorFacts { in_a_row, row_in_context, ..at(Step::CopyLeaf, sqlstate) };
     assert_eq!(decided(often("26000", 2, false)), "session/reconnect");
     assert_eq!(decided(often("26000", 3, false)), "session/hold");
     assert_eq!(decided(often("P0001", 4, true)), "unknown/reconnect");
     assert_eq!(decided(often("P0001", 5, true)), "unknown/isolate");
     assert_eq!(decided(often("P0001", 5, false)), "unknown/hold");
-    let ledger = ErrorFacts {
-        step: Step::Ledger,
-        ..often("22021", 5, true)
-    };
+    let ledger = ErrorFacts { step: Step::Ledger, ..often("22021", 5, true) };
     assert_eq!(decided(ledger), "unknown/hold");
 }
 

@@ -31,19 +31,8 @@ impl Server {
     /// Returns once it takes connections.
     async fn spawn(folder: &tempfile::TempDir, port: u16) -> Child {
         let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        command
-            .args(["--maxmemory-policy", "noeviction", "--dir"])
-            .arg(folder.path());
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--maxmemory-policy", "noeviction", "--dir"]).arg(folder.path());
         command.stdout(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().expect("these tests need redis-server on the PATH");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
