@@ -13,6 +13,7 @@ mod bounds;
 mod commands;
 mod dev;
 mod drain;
+mod faults;
 mod formats;
 mod import;
 mod metrics;
