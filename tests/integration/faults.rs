@@ -65,13 +65,7 @@ async fn produce(mut random: StdRng, addresses: Addresses, told: Arc<Mutex<Told>
     while Instant::now() < until {
         let (batch_id, events) = (unique("batch"), make_batch(&mut random, &again));
         told.lock().unwrap().sent.extend(events.iter().map(id));
-        again.extend(
-            events
-                .iter()
-                .filter(|event| event.get("payload").is_some())
-                .take(1)
-                .cloned(),
-        );
+        again.extend(events.iter().filter(|event| event.get("payload").is_some()).take(1).cloned());
         let priority = format!("priority={}", random.random_range(0..=10));
         let request = Request::json(&batch_as(&batch_id, &events)).query(&priority);
         loop {
@@ -89,16 +83,9 @@ async fn produce(mut random: StdRng, addresses: Addresses, told: Arc<Mutex<Told>
 
 fn note(told: &mut Told, batch_id: &str, events: &[Value], answer: &crate::harness::answer::Answer) {
     let body = answer.json();
-    let rejected: BTreeSet<u64> = body["errors"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|error| error["index"].as_u64().unwrap())
-        .collect();
-    let accepted = events
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| !rejected.contains(&(*index as u64)));
+    let rejected: BTreeSet<u64> =
+        body["errors"].as_array().into_iter().flatten().map(|error| error["index"].as_u64().unwrap()).collect();
+    let accepted = events.iter().enumerate().filter(|(index, _)| !rejected.contains(&(*index as u64)));
     let accepted: Vec<String> = accepted.map(|(_, event)| id(event)).collect();
     match answer.status {
         200 | 202 => drop(told.acknowledged.insert(batch_id.to_owned(), accepted)),
@@ -151,11 +138,7 @@ async fn strike(
             "silence"
         }
         5 => {
-            let fault = if random.random() {
-                CommitFault::DropAnswer
-            } else {
-                CommitFault::DropCommit
-            };
+            let fault = if random.random() { CommitFault::DropAnswer } else { CommitFault::DropCommit };
             let before = proxy.commits_struck();
             proxy.strike_commits(fault, 3);
             until("a COMMIT is struck", async || proxy.commits_struck() > before).await;
@@ -241,29 +224,16 @@ async fn two_servers_under_faults_land_each_acknowledged_event_once() {
     assert_eq!(stored.len(), distinct.len(), "an event is stored twice");
     let quarantined = database.texts("SELECT DISTINCT event_id FROM quarantine").await;
     let landed: BTreeSet<String> = distinct.iter().cloned().chain(quarantined).collect();
-    let lost: Vec<_> = told
-        .acknowledged
-        .values()
-        .flatten()
-        .filter(|id| !landed.contains(*id))
-        .collect();
+    let lost: Vec<_> = told.acknowledged.values().flatten().filter(|id| !landed.contains(*id)).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     assert!(landed.is_subset(&told.sent), "events that nobody sent");
-    let settled: BTreeSet<String> = database
-        .texts("SELECT batch_id FROM batches")
-        .await
-        .into_iter()
-        .collect();
+    let settled: BTreeSet<String> = database.texts("SELECT batch_id FROM batches").await.into_iter().collect();
     let open: Vec<_> = told.acknowledged.keys().filter(|id| !settled.contains(*id)).collect();
     assert!(open.is_empty(), "acknowledged and not in the ledger: {open:?}");
     for batch_id in told.acknowledged.keys().step_by(20) {
         nodes[0].is_final(batch_id).await;
     }
-    forebay(&["verify"])
-        .env("DATABASE_URL", database.url())
-        .run()
-        .await
-        .succeeded();
+    forebay(&["verify"]).env("DATABASE_URL", database.url()).run().await.succeeded();
     drop(database);
     let [first, second] = nodes;
     second.finish().await;
