@@ -3,7 +3,7 @@
 set -eu
 
 missing=''
-for program in redis-server strace unshare; do
+for program in redis-server strace unshare nsenter curl; do
     command -v "$program" >/dev/null || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0
@@ -11,7 +11,7 @@ done
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends redis-server strace util-linux >/dev/null
+    apt-get install -y -qq --no-install-recommends redis-server strace util-linux curl >/dev/null
 else
     echo "the tests need these programs on the PATH:$missing" >&2
     exit 1
