@@ -21,7 +21,7 @@ run: pg-jar ## serves on http://localhost:8000 with an embedded PostgreSQL in ./
 
 test: pg-jar ## runs every test, on real servers
 	./tests/install-deps.sh
-	cargo test --profile $(PROFILE) --locked
+	RUST_TEST_THREADS=8 cargo test --profile $(PROFILE) --locked
 
 lint: ## checks format, lints, docs, scripts and the compose file
 	cargo fmt --all --check

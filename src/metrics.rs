@@ -1,7 +1,7 @@
 //! Every metric of the process, as one table.
 //!
 //! Each part is handed its own struct; there are no statics, so that each test has its own registry. A label is an enum
-//! ([`Label`]), so each of its series stands at 0 from the start and nothing unbounded can become one. All figures are
+//! ([`Label`](crate::label::Label)), so each of its series stands at 0 from the start and nothing unbounded can become one. All figures are
 //! counted by this replica, but for those whose help says that the database was asked.
 
 mod family;
