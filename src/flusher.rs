@@ -169,8 +169,11 @@ impl Flusher {
         self.shared.metrics.flush_busy_ratio.set(self.shared.busy.ratio(Instant::now()));
     }
 
-    /// Writes what is queued, without linger; returns once nothing that can be written is left.
+    /// Writes what is queued, without linger; returns once nothing that can be written is left. What waits for the end
+    /// of a pause is tried at once.
     pub async fn drain(&self) {
+        self.shared.gate().hurry();
+        self.shared.queue.hurry();
         self.shared.draining.cancel();
         self.lanes.close();
         tokio::select! {

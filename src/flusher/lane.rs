@@ -185,7 +185,7 @@ impl Lane {
 
     async fn write(&self, loaded: Loaded) {
         let shared = &self.shared;
-        let started = Instant::now();
+        let (started, began) = (Instant::now(), shared.clock.now());
         let mut write = Box::pin(shared.sink.write(&loaded.batches));
         let result = loop {
             tokio::select! {
@@ -203,11 +203,11 @@ impl Lane {
                 shared.publish_gate();
                 shared.metrics.flushes_total.get(FlushOutcome::Committed).inc();
             }
-            Err(error) => self.give_back(loaded, error).await,
+            Err(error) => self.give_back(loaded, error, began).await,
         }
     }
 
-    async fn give_back(&self, loaded: Loaded, error: FlushError) {
+    async fn give_back(&self, loaded: Loaded, error: FlushError, began: Timestamp) {
         let shared = &self.shared;
         let now = shared.clock.now();
         let cause = error.source.as_ref().map(|source| format!("{source:#}")).unwrap_or_default();
@@ -227,7 +227,7 @@ impl Lane {
         let (pause, opened, trouble) = {
             let mut gate = shared.gate();
             let was_open = gate.is_open();
-            let pause = gate.failed(error.outcome, error.advice.clone(), now, rand::random());
+            let pause = gate.failed(error.outcome, error.advice.clone(), began, now, rand::random());
             (pause, gate.is_open() && !was_open, gate.trouble())
         };
         shared.publish_gate();
@@ -249,6 +249,7 @@ impl Lane {
         shared.queue.release(loaded, class, rest_until);
         tokio::select! {
             () = tokio::time::sleep(pause.min(HEARTBEAT)) => {}
+            () = shared.draining.cancelled(), if !shared.draining.is_cancelled() => {}
             () = self.stop.cancelled() => {}
         }
     }

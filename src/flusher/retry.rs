@@ -58,6 +58,8 @@ pub struct Gate {
     failures: u32,
     /// The last failure, and how often it came in a row.
     last: Option<(ErrorOutcome, u32)>,
+    /// When the last failure that counts came.
+    last_at: Option<Timestamp>,
     /// No flush starts before.
     retry_at: Option<Timestamp>,
     /// A lane is probing.
@@ -110,10 +112,27 @@ impl Gate {
         *self = Self::default();
     }
 
-    /// Says that a flush failed; returns how long its lane pauses.
-    pub fn failed(&mut self, outcome: ErrorOutcome, advice: Option<String>, now: Timestamp, chance: f64) -> Duration {
+    /// Forgets how long to pause: the process stops, and the next try may be its last.
+    pub fn hurry(&mut self) {
+        self.retry_at = None;
+        self.failures = self.failures.min(CIRCUIT);
+    }
+
+    /// Says that a flush that began at `began` failed; returns how long its lane pauses. What had begun before the last
+    /// failure fell to the same trouble, and counts no further.
+    pub fn failed(
+        &mut self,
+        outcome: ErrorOutcome,
+        advice: Option<String>,
+        began: Timestamp,
+        now: Timestamp,
+        chance: f64,
+    ) -> Duration {
+        if outcome.action != Action::Hold && self.last_at.is_some_and(|last| began <= last) {
+            return self.retry_at.map_or(Duration::ZERO, |retry_at| retry_at.since(now));
+        }
         self.failures += 1;
-        self.is_probing = false;
+        self.last_at = Some(now);
         self.last = match self.last {
             Some((last, times)) if last == outcome => Some((last, times + 1)),
             _ => Some((outcome, 1)),
@@ -141,6 +160,10 @@ mod tests {
     const HELD: ErrorOutcome = ErrorOutcome { class: ErrorClass::Schema, action: Action::Hold };
     const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
+    fn at(second: u64) -> Timestamp {
+        NOW.plus(Duration::from_secs(second))
+    }
+
     #[test]
     fn pause_doubles_up_to_its_limit() {
         let full: Vec<_> = [1, 2, 3, 9, 10, 100].map(|failures| pause(failures, 1.0).as_millis()).into();
@@ -151,14 +174,14 @@ mod tests {
     #[test]
     fn third_failure_leaves_one_lane_probing_and_a_commit_frees_all() {
         let mut gate = Gate::default();
-        for _ in 0..3 {
+        for second in 0..3 {
             assert!(matches!(gate.permit(NOW), Permit::Go { is_probe: false, .. }));
-            gate.failed(LOST, None, NOW, 1.0);
+            gate.failed(LOST, None, at(second), at(second), 1.0);
         }
         assert!(gate.is_open());
         assert_eq!(gate.trouble().as_deref(), Some("flushes fail (connection)"));
         assert!(matches!(gate.permit(NOW), Permit::Wait { .. }), "the pause is not over");
-        let later = NOW.plus(Duration::from_secs(1));
+        let later = at(3);
         assert!(matches!(gate.permit(later), Permit::Go { is_probe: true, .. }));
         assert!(matches!(gate.permit(later), Permit::Wait { .. }), "somebody probes");
         gate.succeeded();
@@ -168,10 +191,34 @@ mod tests {
     #[test]
     fn same_error_again_halves_the_flush() {
         let mut gate = Gate::default();
-        gate.failed(LOST, None, NOW, 0.0);
-        assert!(matches!(gate.permit(NOW), Permit::Go { halvings: 0, .. }));
-        gate.failed(LOST, None, NOW, 0.0);
-        assert!(matches!(gate.permit(NOW), Permit::Go { halvings: 1, .. }));
+        gate.failed(LOST, None, at(0), at(0), 0.0);
+        assert!(matches!(gate.permit(at(0)), Permit::Go { halvings: 0, .. }));
+        gate.failed(LOST, None, at(1), at(1), 0.0);
+        assert!(matches!(gate.permit(at(1)), Permit::Go { halvings: 1, .. }));
+    }
+
+    #[test]
+    fn one_blip_that_strikes_every_lane_counts_once() {
+        let mut gate = Gate::default();
+        let pause = gate.failed(LOST, None, at(0), at(5), 1.0);
+        for began in 1..5 {
+            assert_eq!(gate.failed(LOST, None, at(began), at(5), 1.0), pause, "it began before the blip");
+        }
+        assert!(!gate.is_open());
+        gate.failed(LOST, None, at(6), at(7), 1.0);
+        gate.failed(LOST, None, at(8), at(9), 1.0);
+        assert!(gate.is_open());
+    }
+
+    #[test]
+    fn drain_tries_at_once_however_long_the_pause_was_to_be() {
+        let mut gate = Gate::default();
+        for second in 0..9 {
+            gate.failed(LOST, None, at(second), at(second), 1.0);
+        }
+        assert!(matches!(gate.permit(at(9)), Permit::Wait { .. }));
+        gate.hurry();
+        assert!(matches!(gate.permit(at(9)), Permit::Go { is_probe: true, .. }));
     }
 
     #[test]
@@ -188,7 +235,7 @@ mod tests {
     #[test]
     fn hold_stops_all_lanes_at_once_and_says_why() {
         let mut gate = Gate::default();
-        let pause = gate.failed(HELD, Some("run forebay migrate".into()), NOW, 0.0);
+        let pause = gate.failed(HELD, Some("run forebay migrate".into()), NOW, NOW, 0.0);
         assert_eq!((pause, gate.hold()), (LONGEST, Some("run forebay migrate")));
         assert!(matches!(gate.permit(NOW), Permit::Wait { .. }));
         assert!(matches!(gate.permit(NOW.plus(LONGEST)), Permit::Go { is_probe: true, .. }));

@@ -63,6 +63,14 @@ impl Queue {
             .min()
     }
 
+    /// Makes all that is set aside due: the process stops, and the next try may be its last.
+    pub fn hurry(&self) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        state.parked.values_mut().for_each(|month| month.retry_at = now);
+        state.resting.iter_mut().for_each(|resting| resting.retry_at = now);
+    }
+
     /// Returns what a person must do before a parked month is written again, where one must.
     pub fn parked_advice(&self) -> Option<String> {
         self.lock().parked.values().find_map(|month| month.advice.clone())
