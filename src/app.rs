@@ -6,7 +6,11 @@
 mod drain;
 mod upkeep;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -31,13 +35,15 @@ use crate::{
     time::Clock,
 };
 
+/// Makes a text from the API's address.
+pub type Banner = Box<dyn Fn(SocketAddr) -> String + Send + Sync>;
+
 /// What `serve` and `dev` do differently.
-#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Where both ports are bound unless `HOST` is set.
     pub default_host: IpAddr,
-    /// What is said on standard output once the ports are open, from the API's address and `DATABASE_URL`.
-    pub banner: Option<fn(std::net::SocketAddr, &str) -> String>,
+    /// What is said on standard output once the ports are open, from the API's address.
+    pub banner: Option<Banner>,
 }
 
 /// A running process.
@@ -128,10 +134,8 @@ impl App {
         let (api, admin) = (listeners.api_addr()?, listeners.admin_addr()?);
         tracing::info!(api = %api, admin = %admin, "listening");
         tracing::warn!("the API is open: whoever reaches its port may send events");
-        if let Some(banner) = surroundings.banner {
-            use secrecy::ExposeSecret;
-            let url = config.database.database_url.as_ref().map_or("", |url| url.expose_secret());
-            println!("{}", banner(api, url));
+        if let Some(banner) = &surroundings.banner {
+            println!("{}", banner(api));
         }
         let flusher = Flusher::start(&config.flusher, lanes, config.queue.flush_memory(), parts, &tasks);
         let served = http::Parts {

@@ -65,11 +65,13 @@ mod dev {
         }
         let postgres = dev::start(&home, &args.programs).await?;
         tracing::info!(version = postgres.version(), "started the embedded postgres");
-        config.database.database_url = Some(SecretString::from(postgres.url()));
+        config.database.database_url = Some(SecretString::from(postgres.own_url()));
         if config.queue.journal_dir == Path::new("./journal") {
             config.queue.journal_dir = home.journal();
         }
-        let surroundings = Surroundings { default_host: IpAddr::V4(Ipv4Addr::LOCALHOST), banner: Some(dev::banner) };
+        let url = postgres.url().to_owned();
+        let banner: app::Banner = Box::new(move |api| dev::banner(api, &url));
+        let surroundings = Surroundings { default_host: IpAddr::V4(Ipv4Addr::LOCALHOST), banner: Some(banner) };
         let outcome = tokio::select! {
             outcome = migrate_and_serve(config, &surroundings) => outcome,
             status = postgres.ended() => Err(anyhow::anyhow!("the embedded PostgreSQL ended ({status}); its log lies in {}", home.path().display())),

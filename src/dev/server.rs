@@ -22,9 +22,8 @@ use super::{Config, Home, PgPrograms, archive, guard::GuardedProcess, home::writ
 /// User and database.
 const NAME: &str = "forebay";
 /// Settings of the server. Those of durability keep their defaults, all on: people keep data in it.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 6] = [
     "listen_addresses=127.0.0.1",
-    "unix_socket_directories=", // A path in the home can be too long for a socket.
     "shared_buffers=256MB",
     "max_wal_size=2GB",
     "checkpoint_timeout=15min",
@@ -42,6 +41,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     url: String,
+    own_url: String,
     version: String,
     process: GuardedProcess,
 }
@@ -63,7 +63,11 @@ pub async fn start(home: &Home, config: &Config) -> anyhow::Result<EmbeddedPostg
     end_leftover(&data).await?;
     let (process, port) = start_server(home, &programs, &data, &password).await?;
     let url = format!("postgresql://{NAME}:{password}@127.0.0.1:{port}/{NAME}");
-    let server = EmbeddedPostgres { url, version: programs.version, process };
+    let own_url = match socket_folder(&data) {
+        Some(folder) => format!("postgresql://{NAME}:{password}@/{NAME}?host={folder}&port={port}"),
+        None => url.clone(),
+    };
+    let server = EmbeddedPostgres { url, own_url, version: programs.version, process };
     fs::write(home.path().join("port"), port.to_string()).context("remember the port")?;
     home.write_env(&server.url).context("write .forebay/env")?;
     Ok(server)
@@ -73,6 +77,11 @@ impl EmbeddedPostgres {
     /// Returns the `DATABASE_URL`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Returns the address for this process: the socket, where there is one, which needs no network at all.
+    pub fn own_url(&self) -> &str {
+        &self.own_url
     }
 
     /// Returns the release: `18.6`.
@@ -147,9 +156,12 @@ async fn start_server(
         let port = free_port(remembered)?;
         let mut args: Vec<OsString> = vec!["-D".into(), data.into(), "-c".into(), format!("port={port}").into()];
         args.extend(SETTINGS.into_iter().flat_map(|setting| ["-c".into(), setting.into()]));
+        let sockets = socket_folder(data).unwrap_or_default();
+        args.extend(["-c".into(), format!("unix_socket_directories={sockets}").into()]);
+        remove_sockets(data);
         let process =
             GuardedProcess::spawn(programs.bin.join("postgres"), args, home.place().owner, home.path(), &log)?;
-        if wait_until_ready(&process, port, password).await? {
+        if wait_until_ready(&process, data, port, password).await? {
             return Ok((process, port));
         }
         let end = tail(&log_path);
@@ -160,11 +172,33 @@ async fn start_server(
     anyhow::bail!("PostgreSQL does not start ({}):\n{}", log_path.display(), tail(&log_path))
 }
 
+/// Returns the folder for the server's socket, where its path is short enough for one, and plain enough to stand in a
+/// setting and in an address.
+fn socket_folder(data: &Path) -> Option<&str> {
+    const LONGEST: usize = 107 - "/.s.PGSQL.65535".len();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    data.to_str().filter(|folder| folder.len() <= LONGEST && folder.bytes().all(is_plain))
+}
+
+/// Removes the sockets of a server that was killed: by the number in one's lock file, another process of that number
+/// would keep PostgreSQL from starting. No server runs on the data now.
+fn remove_sockets(data: &Path) {
+    for entry in fs::read_dir(data).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b".s.PGSQL.") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Returns whether the server takes connections, or `false` once it has ended. A recovery may take its time.
-async fn wait_until_ready(process: &GuardedProcess, port: u16, password: &str) -> anyhow::Result<bool> {
+async fn wait_until_ready(process: &GuardedProcess, data: &Path, port: u16, password: &str) -> anyhow::Result<bool> {
     let mut told = Instant::now();
     let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(port).user(NAME).password(password).dbname("postgres");
+    match socket_folder(data) {
+        Some(folder) => config.host_path(folder),
+        None => config.host("127.0.0.1"),
+    };
+    config.port(port).user(NAME).password(password).dbname("postgres");
     config.connect_timeout(Duration::from_secs(5));
     while process.exit_status().is_none() {
         match config.connect(NoTls).await {
