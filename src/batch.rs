@@ -225,6 +225,30 @@ pub struct KnownBatch {
     pub report: StatusReport,
 }
 
+impl KnownBatch {
+    /// Returns what is to be told of a batch that was just accepted.
+    pub fn accepted(head: &BatchHead) -> Self {
+        Self {
+            content_hash: head.content_hash,
+            report: StatusReport {
+                batch_id: head.key.batch_id.clone(),
+                status: BatchStatus::Accepted,
+                priority: head.priority,
+                received: head.received,
+                accepted: head.accepted,
+                rejected: head.received.saturating_sub(head.accepted),
+                committed: 0,
+                duplicates: 0,
+                quarantined: 0,
+                attempts: 0,
+                accepted_at: head.accepted_at.to_string(),
+                completed_at: None,
+                last_error: None,
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,7 +34,7 @@ use self::{
     schedule::Schedule,
 };
 use crate::{
-    batch::{Band, BatchHead, BatchKey, BatchStatus, KnownBatch, Priority, StatusReport},
+    batch::{Band, BatchHead, BatchKey, BatchStatus, KnownBatch, Priority},
     health::Health,
     metrics::{BookMetrics, Metrics, QueueMetrics},
     settings::Mebibytes,
@@ -224,22 +224,13 @@ impl Queue {
 
 /// Returns the status of a batch that is not final.
 fn pending(head: &BatchHead, tried: Option<Tried>) -> KnownBatch {
-    let report = StatusReport {
-        batch_id: head.key.batch_id.clone(),
-        status: if tried.is_some() { BatchStatus::Processing } else { BatchStatus::Accepted },
-        priority: head.priority,
-        received: head.received,
-        accepted: head.accepted,
-        rejected: head.received - head.accepted,
-        committed: 0,
-        duplicates: 0,
-        quarantined: 0,
-        attempts: tried.map_or(0, |tried| tried.attempts),
-        accepted_at: head.accepted_at.to_string(),
-        completed_at: None,
-        last_error: tried.and_then(|tried| tried.last_error).map(|class| class.as_str().to_owned()),
-    };
-    KnownBatch { content_hash: head.content_hash, report }
+    let mut known = KnownBatch::accepted(head);
+    if let Some(tried) = tried {
+        known.report.status = BatchStatus::Processing;
+        known.report.attempts = tried.attempts;
+        known.report.last_error = tried.last_error.map(|class| class.as_str().to_owned());
+    }
+    known
 }
 
 /// The journal moves a record; the queue points at the new place, unless a lane has the batch in hand.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    batch::{BatchHead, BatchKey, BatchStatus, KnownBatch, StatusReport},
+    batch::{BatchHead, BatchKey, KnownBatch},
     health::{CheckStatus, Health},
     metrics::BackendMetrics,
     settings::{SettingError, secret},
@@ -94,28 +94,6 @@ pub type FindPending = Box<dyn Fn(&BatchKey) -> Option<KnownBatch> + Send + Sync
 /// Looks into the ledger: a batch that is there is final. Bounds its own waiting.
 pub type FindInLedger =
     Box<dyn Fn(BatchKey) -> BoxFuture<'static, Result<Option<KnownBatch>, LedgerUnavailable>> + Send + Sync>;
-
-/// Returns what is to be told of a batch that was just accepted.
-pub fn known_as_accepted(head: &BatchHead) -> KnownBatch {
-    KnownBatch {
-        content_hash: head.content_hash,
-        report: StatusReport {
-            batch_id: head.key.batch_id.clone(),
-            status: BatchStatus::Accepted,
-            priority: head.priority,
-            received: head.received,
-            accepted: head.accepted,
-            rejected: head.received.saturating_sub(head.accepted),
-            committed: 0,
-            duplicates: 0,
-            quarantined: 0,
-            attempts: 0,
-            accepted_at: head.accepted_at.to_string(),
-            completed_at: None,
-            last_error: None,
-        },
-    }
-}
 
 /// Tells what became of a batch.
 pub struct StatusBoard {
@@ -246,7 +224,7 @@ impl StatusBoard {
     /// Must be called only after its fdatasync: a repeat that finds the note, on any replica, is acknowledged by it.
     pub fn note_accepted(&self, head: &BatchHead) {
         if let Some(redis) = &self.redis {
-            redis.note(&head.key, known_as_accepted(head));
+            redis.note(&head.key, KnownBatch::accepted(head));
         }
     }
 

@@ -7,6 +7,7 @@ use clap::Parser;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::batch::BatchStatus;
 use crate::{batch::codec::tests::head, metrics::Metrics, time::Clock};
 
 #[derive(Parser)]
@@ -55,7 +56,7 @@ fn board(around: &Arc<Around>) -> Arc<StatusBoard> {
 }
 
 fn accepted() -> KnownBatch {
-    known_as_accepted(&head())
+    KnownBatch::accepted(&head())
 }
 
 fn completed() -> KnownBatch {

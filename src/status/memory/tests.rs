@@ -1,5 +1,6 @@
 use super::*;
-use crate::{batch::codec::tests::head, status::known_as_accepted};
+use crate::batch::BatchStatus;
+use crate::batch::codec::tests::head;
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -8,7 +9,7 @@ fn key(batch_id: &str) -> BatchKey {
 }
 
 fn completed(batch_id: &str) -> KnownBatch {
-    let mut known = known_as_accepted(&head());
+    let mut known = KnownBatch::accepted(&head());
     known.report.batch_id = batch_id.into();
     known.report.status = BatchStatus::Completed;
     known.report.committed = 2;
@@ -46,7 +47,7 @@ fn two_callers_equal_ids_are_two_batches() {
 fn batch_that_is_not_final_is_not_remembered() {
     let now = Instant::now();
     let mut finals = Finals::new(TTL, 10);
-    finals.insert(&key("a"), &known_as_accepted(&head()), now);
+    finals.insert(&key("a"), &KnownBatch::accepted(&head()), now);
     assert_eq!(finals.find(&key("a"), now), None);
 }
 

@@ -72,12 +72,12 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{batch::codec::tests::head, status::known_as_accepted};
+    use crate::batch::codec::tests::head;
 
     fn note(number: usize) -> Note {
         let mut head = head();
         head.key.batch_id = number.to_string();
-        Note { key: head.key.clone(), known: known_as_accepted(&head) }
+        Note { key: head.key.clone(), known: KnownBatch::accepted(&head) }
     }
 
     fn ids(notes: &[Note]) -> Vec<&str> {

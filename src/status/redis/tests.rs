@@ -9,7 +9,7 @@ use crate::{
     batch::{BatchStatus, codec::tests::head},
     health::CheckStatus,
     metrics::Metrics,
-    status::{LedgerUnavailable, StatusBoard, known_as_accepted},
+    status::{LedgerUnavailable, StatusBoard},
     time::Clock,
 };
 use server::Server;
@@ -83,7 +83,7 @@ impl Replica {
 fn accepted(batch_id: &str) -> (BatchKey, KnownBatch) {
     let mut head = head();
     head.key.batch_id = batch_id.into();
-    (head.key.clone(), known_as_accepted(&head))
+    (head.key.clone(), KnownBatch::accepted(&head))
 }
 
 fn completed(known: &KnownBatch) -> KnownBatch {
@@ -153,9 +153,9 @@ async fn replica_that_holds_a_copy_tells_what_another_committed() {
     let mut unknown = head();
     unknown.key.batch_id = "orders-10".into();
     assert!(board.find(&unknown.key).await.is_err(), "nobody knows it, and the ledger can't be asked");
-    other.redis.note(&unknown.key, known_as_accepted(&unknown));
+    other.redis.note(&unknown.key, KnownBatch::accepted(&unknown));
     other.finds(&unknown.key, BatchStatus::Accepted).await;
-    assert_eq!(board.find(&unknown.key).await.unwrap(), Some(known_as_accepted(&unknown)));
+    assert_eq!(board.find(&unknown.key).await.unwrap(), Some(KnownBatch::accepted(&unknown)));
     other.end().await;
 }
 

@@ -42,7 +42,7 @@ pub(super) fn decode(bytes: &[u8], key: &BatchKey) -> Option<KnownBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{batch::codec::tests::head, status::known_as_accepted};
+    use crate::batch::codec::tests::head;
 
     fn batch(caller: &str, batch_id: &str) -> BatchKey {
         BatchKey { caller: caller.into(), batch_id: batch_id.into() }
@@ -60,14 +60,14 @@ mod tests {
     #[test]
     fn value_reads_back_as_it_was_written() {
         let head = head();
-        let known = known_as_accepted(&head);
+        let known = KnownBatch::accepted(&head);
         assert_eq!(decode(&encode(&known, "replica-1"), &head.key), Some(known));
     }
 
     #[test]
     fn later_releases_may_add_fields() {
         let head = head();
-        let known = known_as_accepted(&head);
+        let known = KnownBatch::accepted(&head);
         let text = String::from_utf8(encode(&known, "replica-1")).unwrap();
         let longer = text.replacen('{', r#"{"new":[1],"#, 1);
         assert_eq!(decode(longer.as_bytes(), &head.key), Some(known));
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_not_known() {
         let head = head();
-        let text = String::from_utf8(encode(&known_as_accepted(&head), "replica-1")).unwrap();
+        let text = String::from_utf8(encode(&KnownBatch::accepted(&head), "replica-1")).unwrap();
         for bytes in ["", "{}", "1", &text[1..], &text.replace("0707", "07"), &text.replace("orders-17", "orders-18")] {
             assert_eq!(decode(bytes.as_bytes(), &head.key), None, "{bytes}");
         }
