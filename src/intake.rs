@@ -208,7 +208,7 @@ impl Intake {
             drop(granted);
         };
         match self.queue.enqueue(batch, &account, on_durable).await {
-            Ok(enqueued) => Ok(Taken { known: enqueued.known, errors }),
+            Ok(known) => Ok(Taken { known, errors }),
             Err(error) => Err(self.take_error(error, Some(batch_id))),
         }
     }

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use claim::{Claim, Loaded};
-pub use enqueue::{EnqueueError, Enqueued};
+pub use enqueue::EnqueueError;
 use tokio::sync::Notify;
 
 use self::{
@@ -186,11 +186,7 @@ impl Queue {
     }
 
     /// Tells a lane that waits that it should look again.
-    pub fn nudge(&self) {
-        self.wake();
-    }
-
-    fn wake(&self) {
+    pub fn wake(&self) {
         self.work.notify_one();
     }
 

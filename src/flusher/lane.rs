@@ -131,7 +131,7 @@ impl Lane {
             Decision::Flush { events } => match shared.queue.claim(room(events), now) {
                 Some(claim) => {
                     // There may be enough left for a lane that went to sleep before it came in.
-                    shared.queue.nudge();
+                    shared.queue.wake();
                     flush(claim, false)
                 }
                 None => Step::Wait(Duration::ZERO),
@@ -179,7 +179,7 @@ impl Lane {
         if is_small {
             shared.small_is_taken.store(false, Relaxed);
             // Who came in meanwhile found the place of the small flush taken.
-            shared.queue.nudge();
+            shared.queue.wake();
         }
     }
 

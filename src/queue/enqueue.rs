@@ -43,15 +43,6 @@ pub(super) struct Unsynced {
     outcome: watch::Receiver<Outcome>,
 }
 
-/// A batch that is durable now, or was before.
-#[derive(Clone, Debug)]
-pub struct Enqueued {
-    /// Its status of now.
-    pub known: KnownBatch,
-    /// Whether it is a repeat of one that was there.
-    pub is_repeat: bool,
-}
-
 impl Queue {
     /// Returns whether a batch of about `bytes` bytes could come in now.
     ///
@@ -76,7 +67,8 @@ impl Queue {
         })
     }
 
-    /// Makes a batch durable and schedules it. A repeat of a batch that is not durable yet joins its wait.
+    /// Makes a batch durable and schedules it; returns its status of now. A repeat of a batch that is not durable yet
+    /// joins its wait.
     ///
     /// Once begun it runs to its end, also when the future is dropped. `on_durable` runs on the journal's thread right
     /// after the fdatasync, before anybody is answered; not for a repeat.
@@ -88,12 +80,10 @@ impl Queue {
         batch: EncodedBatch,
         account: &str,
         on_durable: impl FnOnce(&BatchHead) + Send + 'static,
-    ) -> Result<Enqueued, EnqueueError> {
+    ) -> Result<KnownBatch, EnqueueError> {
         let head = Arc::new(batch.head);
         let (is_repeat, mut outcome) = match self.begin(&head, batch.rows, account, on_durable)? {
-            Begun::Known(known) => {
-                return Ok(Enqueued { known: *known, is_repeat: true });
-            }
+            Begun::Known(known) => return Ok(*known),
             Begun::Joined(outcome) => (true, outcome),
             Begun::Appending(outcome) => (false, outcome),
         };
@@ -103,8 +93,7 @@ impl Queue {
             .await
             .map_or(Err(EnqueueError::OutcomeUnknown), |outcome| outcome.unwrap_or(Err(EnqueueError::OutcomeUnknown)));
         result?;
-        let known = is_repeat.then(|| self.find(&head.key)).flatten().unwrap_or_else(|| pending(&head, None));
-        Ok(Enqueued { known, is_repeat })
+        Ok(is_repeat.then(|| self.find(&head.key)).flatten().unwrap_or_else(|| pending(&head, None)))
     }
 
     fn begin(
